@@ -1,0 +1,2 @@
+// Package client is the one library to the cluster.
+package client

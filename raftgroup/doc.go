@@ -1,0 +1,2 @@
+// Package raftgroup is what shards and the CDC share: a hashicorp/raft group.
+package raftgroup
