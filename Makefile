@@ -1,0 +1,61 @@
+# EggsFS. `make` lists what there is.
+
+GO        ?= go
+BIN       := bin
+TESTFLAGS ?= -count=1 -timeout=600s
+PKG       ?= ./...
+TOOL      := $(GO) run -modfile=tools/go.mod
+VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -X eggsfs/eggs.BuildVersion=$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help build cluster test race lint golden fuzz bench proto needs clean
+
+help: ## list the targets
+	@echo "EggsFS: make TARGET"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	@echo
+	@echo "New here?  make cluster    a three-node cluster, mounted at run/mnt, until Ctrl-C"
+	@echo "           make test       everything that must be green before a change lands"
+
+build: ## build the binaries into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+cluster: build ## start three nodes on loopback under run/, mount at run/mnt, stop on Ctrl-C
+	@tools/needs.sh fusermount3
+	@$(BIN)/eggs dev --nodes 3 --data run --mount run/mnt
+
+test: needs lint ## run every test that gates a change; a skipped test fails when root
+	@mkdir -p $(BIN)
+	$(TOOL) gotest.tools/gotestsum --format pkgname --jsonfile $(BIN)/test.json -- -p 2 $(TESTFLAGS) $(PKG)
+	@tools/noskip.sh $(BIN)/test.json
+
+race: needs ## run the tests under the race detector (minutes)
+	$(GO) test -race -p 2 $(TESTFLAGS) $(PKG)
+
+lint: ## vet, staticcheck, gofumpt
+	@$(GO) vet ./...
+	@$(TOOL) honnef.co/go/tools/cmd/staticcheck ./...
+	@out=$$($(TOOL) mvdan.cc/gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); \
+	  if [ -n "$$out" ]; then echo "not gofumpt-ed:"; echo "$$out"; exit 1; fi
+
+golden: ## rewrite the golden files of the script tests; read the diff
+	$(GO) test ./eggs ./wire ./raftshard ./cdc ./cmd/eggs -run 'Golden|Script|Help' -update
+
+fuzz: ## fuzz what reads bytes from a socket, a minute each
+	@for t in $$(grep -rhoE 'func (Fuzz[A-Za-z]+)' wire --include=*_test.go | cut -d' ' -f2); do \
+	  $(GO) test ./wire -run xxx -fuzz "^$$t$$" -fuzztime 60s || exit 1; done
+
+bench: build ## measure, and print figures for docs/benchmarks.md (about 10 minutes)
+	@tools/needs.sh fusermount3
+	@tools/bench.sh
+
+proto: ## generate code from the .proto files (needs Debian's protobuf-compiler)
+	@tools/proto.sh
+
+needs: ## install what the tests need (Debian packages, only those missing)
+	@tools/needs.sh fusermount3 rsync git tar setfattr
+
+clean: ## remove bin/ and run/
+	rm -rf $(BIN) run
