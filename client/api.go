@@ -82,7 +82,8 @@ type API interface {
 	// ReadDir lists entries whose Cursor is greater than after, in increasing
 	// Cursor, about limit of them (never splitting equal cursors), with attributes
 	// when attrs is set. It also returns the directory's owner. end: no more.
-	ReadDir(ctx context.Context, dir eggs.InodeID, after uint64, limit int, attrs bool) (entries []Entry, owner eggs.InodeID, end bool, err error)
+	ReadDir(ctx context.Context, dir eggs.InodeID, after uint64, limit int, attrs bool) (
+		entries []Entry, owner eggs.InodeID, end bool, err error)
 
 	Mkdir(ctx context.Context, dir eggs.InodeID, name string, o CreateOptions) (Attr, error)
 	Rmdir(ctx context.Context, dir eggs.InodeID, name string) error
@@ -158,7 +159,8 @@ type Reader interface {
 type Operator interface {
 	API
 	// ListTransient lists a shard's transient files with id > after.
-	ListTransient(ctx context.Context, shard eggs.ShardID, after eggs.InodeID, limit int, due bool) (files []TransientFile, now eggs.Time, end bool, err error)
+	ListTransient(ctx context.Context, shard eggs.ShardID, after eggs.InodeID, limit int, due bool) (
+		files []TransientFile, now eggs.Time, end bool, err error)
 	// Shard sends verbs in this client's session; the Collector and tests use it.
 	Shard(ctx context.Context, shard eggs.ShardID, verbs ...*wire.Verb) (*wire.ShardReply, error)
 	// Query asks a shard.

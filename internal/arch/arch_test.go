@@ -39,7 +39,7 @@ func sources(t *testing.T, f func(rel string, set *token.FileSet, file *ast.File
 		rel, _ := filepath.Rel(top, path)
 		if d.IsDir() {
 			if name := d.Name(); rel != "." &&
-				(strings.HasPrefix(name, ".") || name == "testdata" || name == "run" || name == "bin") {
+				(strings.HasPrefix(name, ".") || name == "testdata" || name == "run" || name == "bin" || name == "tools") {
 				return filepath.SkipDir
 			}
 			return nil
