@@ -633,9 +633,12 @@ func (x *HardUnlink) GetTarget() uint64 {
 }
 
 // The durable facts. Gossip says who is alive; these say who belongs.
+// PutNode with mask 0 registers a node, or updates its address, domain and roles
+// and keeps the rest; mask bits name what else it sets: 1 draining, 2 placed.
 type PutNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *NodeFact              `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Mask          uint32                 `protobuf:"varint,2,opt,name=mask,proto3" json:"mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -677,6 +680,13 @@ func (x *PutNode) GetNode() *NodeFact {
 	return nil
 }
 
+func (x *PutNode) GetMask() uint32 {
+	if x != nil {
+		return x.Mask
+	}
+	return 0
+}
+
 type NodeFact struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"fixed64,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -685,6 +695,7 @@ type NodeFact struct {
 	Roles         uint32                 `protobuf:"varint,4,opt,name=roles,proto3" json:"roles,omitempty"` // bits: 1 meta, 2 block, 4 upkeep
 	Draining      bool                   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
 	Joined        int64                  `protobuf:"varint,6,opt,name=joined,proto3" json:"joined,omitempty"`
+	Placed        bool                   `protobuf:"varint,7,opt,name=placed,proto3" json:"placed,omitempty"` // the placer has given it all the replicas it is due
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -759,6 +770,13 @@ func (x *NodeFact) GetJoined() int64 {
 		return x.Joined
 	}
 	return 0
+}
+
+func (x *NodeFact) GetPlaced() bool {
+	if x != nil {
+		return x.Placed
+	}
+	return false
 }
 
 type RemoveNode struct {
@@ -1704,16 +1722,18 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\x03dir\x18\x01 \x01(\x06R\x03dir\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04time\x18\x03 \x01(\x03R\x04time\x12\x16\n" +
-	"\x06target\x18\x04 \x01(\x06R\x06target\"2\n" +
+	"\x06target\x18\x04 \x01(\x06R\x06target\"F\n" +
 	"\aPutNode\x12'\n" +
-	"\x04node\x18\x01 \x01(\v2\x13.eggs.wire.NodeFactR\x04node\"\x96\x01\n" +
+	"\x04node\x18\x01 \x01(\v2\x13.eggs.wire.NodeFactR\x04node\x12\x12\n" +
+	"\x04mask\x18\x02 \x01(\rR\x04mask\"\xae\x01\n" +
 	"\bNodeFact\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06domain\x18\x03 \x01(\tR\x06domain\x12\x14\n" +
 	"\x05roles\x18\x04 \x01(\rR\x05roles\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x16\n" +
-	"\x06joined\x18\x06 \x01(\x03R\x06joined\"\x1c\n" +
+	"\x06joined\x18\x06 \x01(\x03R\x06joined\x12\x16\n" +
+	"\x06placed\x18\a \x01(\bR\x06placed\"\x1c\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\"F\n" +

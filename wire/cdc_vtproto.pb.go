@@ -623,6 +623,11 @@ func (m *PutNode) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Mask != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Mask))
+		i--
+		dAtA[i] = 0x10
+	}
 	if m.Node != nil {
 		size, err := m.Node.MarshalToSizedBufferVT(dAtA[:i])
 		if err != nil {
@@ -665,6 +670,16 @@ func (m *NodeFact) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Placed {
+		i--
+		if m.Placed {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x38
 	}
 	if m.Joined != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Joined))
@@ -1819,6 +1834,9 @@ func (m *PutNode) SizeVT() (n int) {
 		l = m.Node.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
+	if m.Mask != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Mask))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1848,6 +1866,9 @@ func (m *NodeFact) SizeVT() (n int) {
 	}
 	if m.Joined != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Joined))
+	}
+	if m.Placed {
+		n += 2
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3446,6 +3467,25 @@ func (m *PutNode) UnmarshalVT(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 2:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Mask", wireType)
+			}
+			m.Mask = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Mask |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -3629,6 +3669,26 @@ func (m *NodeFact) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Placed", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Placed = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -1039,10 +1039,10 @@ func (x *Problem) GetUnavailable() bool {
 	return false
 }
 
-// HostGroup tells a node to hold a replica of a group (or to drop it).
+// HostGroup tells a node to hold replicas of groups (or to drop them).
 type HostGroup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Groups        []uint32               `protobuf:"varint,1,rep,packed,name=groups,proto3" json:"groups,omitempty"`
 	Drop          bool                   `protobuf:"varint,2,opt,name=drop,proto3" json:"drop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1078,11 +1078,11 @@ func (*HostGroup) Descriptor() ([]byte, []int) {
 	return file_wire_node_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *HostGroup) GetGroup() uint32 {
+func (x *HostGroup) GetGroups() []uint32 {
 	if x != nil {
-		return x.Group
+		return x.Groups
 	}
-	return 0
+	return nil
 }
 
 func (x *HostGroup) GetDrop() bool {
@@ -1409,9 +1409,9 @@ const file_wire_node_proto_rawDesc = "" +
 	"\aProblem\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
 	"\x05doing\x18\x02 \x01(\tR\x05doing\x12 \n" +
-	"\vunavailable\x18\x03 \x01(\bR\vunavailable\"5\n" +
-	"\tHostGroup\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\rR\x05group\x12\x12\n" +
+	"\vunavailable\x18\x03 \x01(\bR\vunavailable\"7\n" +
+	"\tHostGroup\x12\x16\n" +
+	"\x06groups\x18\x01 \x03(\rR\x06groups\x12\x12\n" +
 	"\x04drop\x18\x02 \x01(\bR\x04drop\"8\n" +
 	"\x0eHostGroupReply\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.eggs.wire.ErrorR\x05error\"\xb4\x01\n" +
