@@ -262,7 +262,7 @@ type CdcReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Error         *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
 	Session       uint64                 `protobuf:"fixed64,2,opt,name=session,proto3" json:"session,omitempty"`
-	Id            uint64                 `protobuf:"fixed64,3,opt,name=id,proto3" json:"id,omitempty"`    // mkdir: the new directory
+	Id            uint64                 `protobuf:"fixed64,3,opt,name=id,proto3" json:"id,omitempty"`    // mkdir: the new directory; rmdir, rename: what was removed, moved
 	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"` // creation time of the edge
 	Replaced      uint64                 `protobuf:"fixed64,5,opt,name=replaced,proto3" json:"replaced,omitempty"`
 	Version       uint64                 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"` // facts: the version that holds the change
@@ -1666,6 +1666,151 @@ func (x *CdcDone) GetReply() *CdcReply {
 	return nil
 }
 
+// What the CDC keeps, beside NodeFact, DiskFact, PutReplicas, PutCluster and sessions.
+type CdcTransaction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *CdcRequest            `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"` // what begun it; session and sequence name it
+	Begun         int64                  `protobuf:"varint,2,opt,name=begun,proto3" json:"begun,omitempty"`    // the group's time
+	Id            uint64                 `protobuf:"fixed64,3,opt,name=id,proto3" json:"id,omitempty"`         // mkdir: the directory id it was allotted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CdcTransaction) Reset() {
+	*x = CdcTransaction{}
+	mi := &file_wire_cdc_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CdcTransaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CdcTransaction) ProtoMessage() {}
+
+func (x *CdcTransaction) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_cdc_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CdcTransaction.ProtoReflect.Descriptor instead.
+func (*CdcTransaction) Descriptor() ([]byte, []int) {
+	return file_wire_cdc_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CdcTransaction) GetRequest() *CdcRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *CdcTransaction) GetBegun() int64 {
+	if x != nil {
+		return x.Begun
+	}
+	return 0
+}
+
+func (x *CdcTransaction) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type CdcState struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Version         uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of the format
+	Time            int64                  `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"`       // the group's last time
+	NextTransaction uint64                 `protobuf:"varint,3,opt,name=next_transaction,json=nextTransaction,proto3" json:"next_transaction,omitempty"`
+	NextDirectory   uint64                 `protobuf:"varint,4,opt,name=next_directory,json=nextDirectory,proto3" json:"next_directory,omitempty"` // number of the next directory's id
+	Directories     uint64                 `protobuf:"varint,5,opt,name=directories,proto3" json:"directories,omitempty"`                          // in the parent map
+	Facts           uint64                 `protobuf:"varint,6,opt,name=facts,proto3" json:"facts,omitempty"`                                      // version of the facts
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CdcState) Reset() {
+	*x = CdcState{}
+	mi := &file_wire_cdc_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CdcState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CdcState) ProtoMessage() {}
+
+func (x *CdcState) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_cdc_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CdcState.ProtoReflect.Descriptor instead.
+func (*CdcState) Descriptor() ([]byte, []int) {
+	return file_wire_cdc_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CdcState) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CdcState) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *CdcState) GetNextTransaction() uint64 {
+	if x != nil {
+		return x.NextTransaction
+	}
+	return 0
+}
+
+func (x *CdcState) GetNextDirectory() uint64 {
+	if x != nil {
+		return x.NextDirectory
+	}
+	return 0
+}
+
+func (x *CdcState) GetDirectories() uint64 {
+	if x != nil {
+		return x.Directories
+	}
+	return 0
+}
+
+func (x *CdcState) GetFacts() uint64 {
+	if x != nil {
+		return x.Facts
+	}
+	return 0
+}
+
 var File_wire_cdc_proto protoreflect.FileDescriptor
 
 const file_wire_cdc_proto_rawDesc = "" +
@@ -1794,7 +1939,18 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\x04done\x18\x04 \x03(\v2\x12.eggs.wire.CdcDoneR\x04done\"V\n" +
 	"\aCdcDone\x12 \n" +
 	"\vtransaction\x18\x01 \x01(\x04R\vtransaction\x12)\n" +
-	"\x05reply\x18\x02 \x01(\v2\x13.eggs.wire.CdcReplyR\x05replyB\rZ\veggsfs/wireb\x06proto3"
+	"\x05reply\x18\x02 \x01(\v2\x13.eggs.wire.CdcReplyR\x05reply\"g\n" +
+	"\x0eCdcTransaction\x12/\n" +
+	"\arequest\x18\x01 \x01(\v2\x15.eggs.wire.CdcRequestR\arequest\x12\x14\n" +
+	"\x05begun\x18\x02 \x01(\x03R\x05begun\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\x06R\x02id\"\xc2\x01\n" +
+	"\bCdcState\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
+	"\x04time\x18\x02 \x01(\x03R\x04time\x12)\n" +
+	"\x10next_transaction\x18\x03 \x01(\x04R\x0fnextTransaction\x12%\n" +
+	"\x0enext_directory\x18\x04 \x01(\x04R\rnextDirectory\x12 \n" +
+	"\vdirectories\x18\x05 \x01(\x04R\vdirectories\x12\x14\n" +
+	"\x05facts\x18\x06 \x01(\x04R\x05factsB\rZ\veggsfs/wireb\x06proto3"
 
 var (
 	file_wire_cdc_proto_rawDescOnce sync.Once
@@ -1808,37 +1964,39 @@ func file_wire_cdc_proto_rawDescGZIP() []byte {
 	return file_wire_cdc_proto_rawDescData
 }
 
-var file_wire_cdc_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_wire_cdc_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_wire_cdc_proto_goTypes = []any{
-	(*CdcRequest)(nil),    // 0: eggs.wire.CdcRequest
-	(*CdcReply)(nil),      // 1: eggs.wire.CdcReply
-	(*Mkdir)(nil),         // 2: eggs.wire.Mkdir
-	(*Rmdir)(nil),         // 3: eggs.wire.Rmdir
-	(*RenameFile)(nil),    // 4: eggs.wire.RenameFile
-	(*HardUnlink)(nil),    // 5: eggs.wire.HardUnlink
-	(*PutNode)(nil),       // 6: eggs.wire.PutNode
-	(*NodeFact)(nil),      // 7: eggs.wire.NodeFact
-	(*RemoveNode)(nil),    // 8: eggs.wire.RemoveNode
-	(*PutDisk)(nil),       // 9: eggs.wire.PutDisk
-	(*DiskFact)(nil),      // 10: eggs.wire.DiskFact
-	(*PutReplicas)(nil),   // 11: eggs.wire.PutReplicas
-	(*PutCluster)(nil),    // 12: eggs.wire.PutCluster
-	(*CdcQuery)(nil),      // 13: eggs.wire.CdcQuery
-	(*CdcAnswer)(nil),     // 14: eggs.wire.CdcAnswer
-	(*GetFacts)(nil),      // 15: eggs.wire.GetFacts
-	(*Facts)(nil),         // 16: eggs.wire.Facts
-	(*GetParent)(nil),     // 17: eggs.wire.GetParent
-	(*CdcStat)(nil),       // 18: eggs.wire.CdcStat
-	(*CdcStatAnswer)(nil), // 19: eggs.wire.CdcStatAnswer
-	(*CdcEntry)(nil),      // 20: eggs.wire.CdcEntry
-	(*CdcDone)(nil),       // 21: eggs.wire.CdcDone
-	(*OpenSession)(nil),   // 22: eggs.wire.OpenSession
-	(*Error)(nil),         // 23: eggs.wire.Error
-	(*CheckShard)(nil),    // 24: eggs.wire.CheckShard
-	(*Faults)(nil),        // 25: eggs.wire.Faults
+	(*CdcRequest)(nil),     // 0: eggs.wire.CdcRequest
+	(*CdcReply)(nil),       // 1: eggs.wire.CdcReply
+	(*Mkdir)(nil),          // 2: eggs.wire.Mkdir
+	(*Rmdir)(nil),          // 3: eggs.wire.Rmdir
+	(*RenameFile)(nil),     // 4: eggs.wire.RenameFile
+	(*HardUnlink)(nil),     // 5: eggs.wire.HardUnlink
+	(*PutNode)(nil),        // 6: eggs.wire.PutNode
+	(*NodeFact)(nil),       // 7: eggs.wire.NodeFact
+	(*RemoveNode)(nil),     // 8: eggs.wire.RemoveNode
+	(*PutDisk)(nil),        // 9: eggs.wire.PutDisk
+	(*DiskFact)(nil),       // 10: eggs.wire.DiskFact
+	(*PutReplicas)(nil),    // 11: eggs.wire.PutReplicas
+	(*PutCluster)(nil),     // 12: eggs.wire.PutCluster
+	(*CdcQuery)(nil),       // 13: eggs.wire.CdcQuery
+	(*CdcAnswer)(nil),      // 14: eggs.wire.CdcAnswer
+	(*GetFacts)(nil),       // 15: eggs.wire.GetFacts
+	(*Facts)(nil),          // 16: eggs.wire.Facts
+	(*GetParent)(nil),      // 17: eggs.wire.GetParent
+	(*CdcStat)(nil),        // 18: eggs.wire.CdcStat
+	(*CdcStatAnswer)(nil),  // 19: eggs.wire.CdcStatAnswer
+	(*CdcEntry)(nil),       // 20: eggs.wire.CdcEntry
+	(*CdcDone)(nil),        // 21: eggs.wire.CdcDone
+	(*CdcTransaction)(nil), // 22: eggs.wire.CdcTransaction
+	(*CdcState)(nil),       // 23: eggs.wire.CdcState
+	(*OpenSession)(nil),    // 24: eggs.wire.OpenSession
+	(*Error)(nil),          // 25: eggs.wire.Error
+	(*CheckShard)(nil),     // 26: eggs.wire.CheckShard
+	(*Faults)(nil),         // 27: eggs.wire.Faults
 }
 var file_wire_cdc_proto_depIdxs = []int32{
-	22, // 0: eggs.wire.CdcRequest.open_session:type_name -> eggs.wire.OpenSession
+	24, // 0: eggs.wire.CdcRequest.open_session:type_name -> eggs.wire.OpenSession
 	2,  // 1: eggs.wire.CdcRequest.mkdir:type_name -> eggs.wire.Mkdir
 	3,  // 2: eggs.wire.CdcRequest.rmdir:type_name -> eggs.wire.Rmdir
 	4,  // 3: eggs.wire.CdcRequest.rename_file:type_name -> eggs.wire.RenameFile
@@ -1848,28 +2006,29 @@ var file_wire_cdc_proto_depIdxs = []int32{
 	11, // 7: eggs.wire.CdcRequest.put_replicas:type_name -> eggs.wire.PutReplicas
 	8,  // 8: eggs.wire.CdcRequest.remove_node:type_name -> eggs.wire.RemoveNode
 	12, // 9: eggs.wire.CdcRequest.put_cluster:type_name -> eggs.wire.PutCluster
-	23, // 10: eggs.wire.CdcReply.error:type_name -> eggs.wire.Error
+	25, // 10: eggs.wire.CdcReply.error:type_name -> eggs.wire.Error
 	7,  // 11: eggs.wire.PutNode.node:type_name -> eggs.wire.NodeFact
 	10, // 12: eggs.wire.PutDisk.disk:type_name -> eggs.wire.DiskFact
 	15, // 13: eggs.wire.CdcQuery.get_facts:type_name -> eggs.wire.GetFacts
 	17, // 14: eggs.wire.CdcQuery.get_parent:type_name -> eggs.wire.GetParent
 	18, // 15: eggs.wire.CdcQuery.cdc_stat:type_name -> eggs.wire.CdcStat
-	24, // 16: eggs.wire.CdcQuery.check:type_name -> eggs.wire.CheckShard
-	23, // 17: eggs.wire.CdcAnswer.error:type_name -> eggs.wire.Error
+	26, // 16: eggs.wire.CdcQuery.check:type_name -> eggs.wire.CheckShard
+	25, // 17: eggs.wire.CdcAnswer.error:type_name -> eggs.wire.Error
 	16, // 18: eggs.wire.CdcAnswer.facts:type_name -> eggs.wire.Facts
 	19, // 19: eggs.wire.CdcAnswer.stat:type_name -> eggs.wire.CdcStatAnswer
-	25, // 20: eggs.wire.CdcAnswer.check:type_name -> eggs.wire.Faults
+	27, // 20: eggs.wire.CdcAnswer.check:type_name -> eggs.wire.Faults
 	7,  // 21: eggs.wire.Facts.nodes:type_name -> eggs.wire.NodeFact
 	10, // 22: eggs.wire.Facts.disks:type_name -> eggs.wire.DiskFact
 	11, // 23: eggs.wire.Facts.groups:type_name -> eggs.wire.PutReplicas
 	0,  // 24: eggs.wire.CdcEntry.begin:type_name -> eggs.wire.CdcRequest
 	21, // 25: eggs.wire.CdcEntry.done:type_name -> eggs.wire.CdcDone
 	1,  // 26: eggs.wire.CdcDone.reply:type_name -> eggs.wire.CdcReply
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	0,  // 27: eggs.wire.CdcTransaction.request:type_name -> eggs.wire.CdcRequest
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_wire_cdc_proto_init() }
@@ -1903,7 +2062,7 @@ func file_wire_cdc_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_cdc_proto_rawDesc), len(file_wire_cdc_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
