@@ -85,6 +85,9 @@ func (a *application) begin(r *wire.CdcRequest) applied {
 	case raftgroup.SessionForgotten:
 		return applied{reply: refused("cdc.Do", eggs.Indeterminate, 0, "",
 			"answered before, and forgotten when the client said that it had the answer")}
+	case raftgroup.SessionFull:
+		return applied{reply: refused("cdc.Do", eggs.Busy, 0, "",
+			"too far above the lowest request without an answer")}
 	}
 	if t := a.m.find(requestKey{r.Session, r.Sequence}); t != nil {
 		return applied{txn: t}
@@ -169,7 +172,7 @@ func (a *application) done(d *wire.CdcDone) {
 		}
 	}
 	a.tx.Delete(keyTransaction(t.id))
-	if sessions.Live(a.tx, r.Session, a.now) {
+	if sessions.Awaits(a.tx, r.Session, r.Sequence, a.now) {
 		sessions.Answer(a.tx, r.Session, r.Sequence, encode(d.Reply))
 	}
 	a.m.end(t, d.Reply)

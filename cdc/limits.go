@@ -24,6 +24,10 @@ const (
 	// maxDepth directories from a directory to the root: beyond it the parent
 	// map must have a loop.
 	maxDepth = 1 << 20
+	// maxStats queries of one rmdir are under way at a time; a path is rarely deeper.
+	maxStats = 16
+	// maxStatIDs inodes of one query, as wire/shard.proto says.
+	maxStatIDs = 10000
 	// maxFaults that one check reports: an answer stays readable.
 	maxFaults = 100
 )

@@ -125,6 +125,14 @@ func (s Sessions) Live(r Reader, session uint64, now eggs.Time) bool {
 	return ok && rec.last+SessionLife > now
 }
 
+// Awaits reports whether the answer to a request may still be asked for: its
+// session lives and has not said that it knows it. A machine whose answers come
+// later than the entry of their request asks before Answer.
+func (s Sessions) Awaits(r Reader, session, sequence uint64, now eggs.Time) bool {
+	rec, ok := s.record(r, session)
+	return ok && rec.last+SessionLife > now && sequence >= rec.lowest
+}
+
 // Due returns when Expire next has something to look at, if ever. A machine
 // may keep it in memory, as a session that opens is never due before the others.
 func (s Sessions) Due(r Reader) (due eggs.Time, ok bool) {
