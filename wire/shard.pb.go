@@ -5533,11 +5533,14 @@ func (x *Faults) GetFaults() []*Fault {
 
 // ShardEntry is one entry of a shard's log.
 type ShardEntry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Clock         int64                  `protobuf:"varint,1,opt,name=clock,proto3" json:"clock,omitempty"` // the leader's clock at prepare
-	Request       *ShardRequest          `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
-	Choices       []*Choice              `protobuf:"bytes,3,rep,name=choices,proto3" json:"choices,omitempty"` // one for each InitiateSpan, in order
-	Version       uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Clock   int64                  `protobuf:"varint,1,opt,name=clock,proto3" json:"clock,omitempty"` // the leader's clock at prepare
+	Request *ShardRequest          `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	Choices []*Choice              `protobuf:"bytes,3,rep,name=choices,proto3" json:"choices,omitempty"` // one for each InitiateSpan, in order
+	Version uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Verbs, by index, whose cookie or proofs the leader found wrong: replicas
+	// differ for a while when the key is rotated, so only the leader looks.
+	Denied        []uint32 `protobuf:"varint,5,rep,packed,name=denied,proto3" json:"denied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5598,6 +5601,13 @@ func (x *ShardEntry) GetVersion() uint32 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *ShardEntry) GetDenied() []uint32 {
+	if x != nil {
+		return x.Denied
+	}
+	return nil
 }
 
 // Choice is what prepare chose for a span: a disk for each block.
@@ -6047,13 +6057,14 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\tinvariant\x18\x01 \x01(\rR\tinvariant\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"2\n" +
 	"\x06Faults\x12(\n" +
-	"\x06faults\x18\x01 \x03(\v2\x10.eggs.wire.FaultR\x06faults\"\x9c\x01\n" +
+	"\x06faults\x18\x01 \x03(\v2\x10.eggs.wire.FaultR\x06faults\"\xb4\x01\n" +
 	"\n" +
 	"ShardEntry\x12\x14\n" +
 	"\x05clock\x18\x01 \x01(\x03R\x05clock\x121\n" +
 	"\arequest\x18\x02 \x01(\v2\x17.eggs.wire.ShardRequestR\arequest\x12+\n" +
 	"\achoices\x18\x03 \x03(\v2\x11.eggs.wire.ChoiceR\achoices\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\rR\aversion\"F\n" +
+	"\aversion\x18\x04 \x01(\rR\aversion\x12\x16\n" +
+	"\x06denied\x18\x05 \x03(\rR\x06denied\"F\n" +
 	"\x06Choice\x12\x14\n" +
 	"\x05disks\x18\x01 \x03(\x06R\x05disks\x12&\n" +
 	"\x05error\x18\x02 \x01(\v2\x10.eggs.wire.ErrorR\x05errorB\rZ\veggsfs/wireb\x06proto3"
