@@ -1,0 +1,193 @@
+package disk
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Temp is a file that is being written. It has no name that anyone looks for until
+// Rename. Exactly one of Rename and Discard ends it.
+type Temp struct {
+	folder *Folder
+	file   *os.File
+	name   string
+}
+
+// Temp starts a file.
+func (f *Folder) Temp() (*Temp, error) {
+	name := tempName + "/" + strconv.FormatUint(f.temps.Add(1), 10)
+	file, err := f.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	return &Temp{folder: f, file: file, name: name}, nil
+}
+
+// Reserve asks the file system for size bytes now, so that lack of room shows
+// before they are sent. A file system that cannot is no error.
+func (t *Temp) Reserve(size int64) error {
+	for {
+		switch err := unix.Fallocate(int(t.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size); err {
+		case nil, unix.EOPNOTSUPP, unix.ENOSYS:
+			return nil
+		case unix.EINTR:
+		default:
+			return t.wrap("disk.Reserve", err)
+		}
+	}
+}
+
+// Write appends.
+func (t *Temp) Write(p []byte) (int, error) {
+	if err := t.folder.faulty("write", t.name); err != nil {
+		return 0, t.wrap("disk.Write", err)
+	}
+	n, err := t.file.Write(p)
+	if err != nil {
+		return n, t.wrap("disk.Write", err)
+	}
+	return n, nil
+}
+
+// StartWriting has the kernel begin to write [off, off+n) out, without
+// waiting, so that Sync finds little left to do. It is only a hint.
+func (t *Temp) StartWriting(off, n int64) {
+	_ = unix.SyncFileRange(int(t.file.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// Sync returns when the data and all that is needed to read it are on the disk. After an
+// error it must not be tried again: the kernel has forgotten what it could not write.
+func (t *Temp) Sync() error {
+	if err := t.folder.faulty("sync", t.name); err != nil {
+		return t.wrap("disk.Sync", err)
+	}
+	if err := fdatasync(t.file); err != nil {
+		return t.wrap("disk.Sync", err)
+	}
+	return nil
+}
+
+// Rename gives the file its name, replacing what has it, and closes it. The name is durable
+// after SyncDir of its directory. replaced tells whether the name was taken.
+func (t *Temp) Rename(name string) (replaced bool, err error) {
+	f := t.folder
+	if err = f.faulty("rename", name); err == nil {
+		err = unix.Renameat2(f.fd, t.name, f.fd, name, unix.RENAME_NOREPLACE)
+		if err == unix.EEXIST {
+			replaced = true
+		}
+		if err != nil && err != unix.ENOENT { // EINVAL: a file system without NOREPLACE
+			err = unix.Renameat(f.fd, t.name, f.fd, name)
+		}
+	}
+	if err != nil {
+		t.Discard()
+		return false, wrap("disk.Rename", f.at(name), err)
+	}
+	t.file.Close()
+	return replaced, nil
+}
+
+// Discard removes the file.
+func (t *Temp) Discard() {
+	t.file.Close()
+	_ = t.folder.Remove(t.name) // what stays is removed at the next Open
+}
+
+func (t *Temp) wrap(op string, err error) error { return wrap(op, t.folder.at(t.name), err) }
+
+// WriteFile puts a small file in place, whole and durable, or leaves what was there.
+func (f *Folder) WriteFile(name string, data []byte) error {
+	t, err := f.Temp()
+	if err != nil {
+		return err
+	}
+	_, err = t.Write(data)
+	if err == nil {
+		err = t.Sync()
+	}
+	if err != nil {
+		t.Discard()
+		return err
+	}
+	if _, err := t.Rename(name); err != nil {
+		return err
+	}
+	return f.SyncDir(filepath.Dir(name))
+}
+
+// dirSync shares the syncs of one directory.
+type dirSync struct {
+	running sync.Mutex // held by the round that is being synced
+	round   *syncRound // the round that has not begun, or nil; under Folder.syncMu
+}
+
+// syncRound is one sync and those who wait for it.
+type syncRound struct {
+	once sync.Once
+	err  error
+}
+
+// SyncDir makes the names of a directory durable. Those who ask while a sync
+// is going on share the next one.
+func (f *Folder) SyncDir(name string) error {
+	f.syncMu.Lock()
+	s := f.syncs[name]
+	if s == nil {
+		s = &dirSync{}
+		f.syncs[name] = s
+	}
+	if s.round == nil {
+		s.round = &syncRound{}
+	}
+	round := s.round
+	f.syncMu.Unlock()
+	round.once.Do(func() {
+		s.running.Lock()
+		defer s.running.Unlock()
+		f.syncMu.Lock()
+		s.round = nil // whoever asks from here on may have renamed too late for this one
+		f.syncMu.Unlock()
+		round.err = f.syncDir(name)
+	})
+	return round.err
+}
+
+func (f *Folder) syncDir(name string) error {
+	if err := f.faulty("sync", name); err != nil {
+		return wrap("disk.SyncDir", f.at(name), err)
+	}
+	d, err := f.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return wrap("disk.SyncDir", f.at(name), err)
+	}
+	return nil
+}
+
+func fdatasync(file *os.File) error {
+	for {
+		if err := unix.Fdatasync(int(file.Fd())); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// Datasync makes the data of a file opened with OpenFile durable; as Temp.Sync.
+func (f *Folder) Datasync(file *os.File) error {
+	err := f.faulty("sync", file.Name())
+	if err == nil {
+		err = fdatasync(file)
+	}
+	if err != nil {
+		return wrap("disk.Datasync", file.Name(), err)
+	}
+	return nil
+}
