@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,6 +178,7 @@ func (l *link) writeLoop() {
 			return
 		}
 		for {
+			runtime.Gosched()
 			l.mu.Lock()
 			if l.err != nil { // from here on nothing is handed over: failCalls relies on it
 				l.mu.Unlock()

@@ -62,6 +62,7 @@ type Server struct {
 
 	closing atomic.Bool
 	running atomic.Int64 // handlers
+	workers workers
 	mu      sync.Mutex
 	conns   map[*serverConn]struct{}
 }
@@ -287,7 +288,7 @@ func (sc *serverConn) request(r *frameReader, h header) error {
 			ErrorOf(stopping(h.method)))
 	}
 	ctx, k := sc.enter(h, limit, stream != nil)
-	go func() {
+	sc.s.workers.run(func() {
 		defer sc.s.running.Add(-1)
 		if stream != nil {
 			err := stream(ctx, body, sc.peer, sc.sender(ctx, h, k.window))
@@ -297,7 +298,7 @@ func (sc *serverConn) request(r *frameReader, h header) error {
 			sc.leave(h, k, m, err, frameReply)
 		}
 		release(b)
-	}()
+	})
 	return nil
 }
 
@@ -407,6 +408,7 @@ func (s *Server) Close() {
 	for end := time.Now().Add(s.cfg.CloseWait); s.running.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(2 * time.Millisecond)
 	}
+	s.workers.close()
 	bye := eggs.E("wire.Serve", eggs.Unavailable, "this node is stopping")
 	for _, sc := range conns {
 		sc.finish(bye)
