@@ -114,7 +114,8 @@ func (x *ShardRequest) GetVerbs() []*Verb {
 
 // Fence orders the steps of the CDC's transactions: the shard answers a
 // repeated (transaction, step) with the first answer and refuses, with Stale,
-// transactions below oldest that it does not remember.
+// transactions below oldest that it does not remember. A refusal of any kind
+// is an answer too: the CDC acts on it, so it must repeat itself.
 type Fence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transaction   uint64                 `protobuf:"varint,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
