@@ -1,0 +1,256 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"eggsfs/eggs"
+)
+
+// Limits of the log file.
+const (
+	// logCommitTimeout is how long a commit may take. A disk that stalls for longer stops the node, so
+	// that others take its groups over: a leader that can't write would go on sending heartbeats.
+	logCommitTimeout = 10 * time.Second
+
+	// logLockTimeout is how long an opener waits for another process to let go of the file.
+	logLockTimeout = time.Second
+
+	// logBatchBytes bounds one commit, so that a burst of all groups does not reach the time-out.
+	logBatchBytes = 8 << 20
+
+	// logRecentBytes bounds the entries kept in memory, of all groups together. Followers read
+	// back what they just stored, and leaders what they just sent; more helps only laggards.
+	logRecentBytes = 8 << 20
+
+	// logMapBytes is the address space reserved for the file, so that it need not be
+	// mapped anew, with all readers waiting, each time that it grows.
+	logMapBytes = 256 << 20
+
+	// logRemoveRecords is how many dead records are removed in one go between two commits: about a
+	// millisecond's work. More frees space sooner, less disturbs writers less.
+	logRemoveRecords = 1024
+)
+
+// LogOptions says how to open a Log.
+type LogOptions struct {
+	// MustExist refuses to make a new file: a node whose identity says that it had
+	// a log, and has none, has lost the votes of its groups. It must not return
+	// under its old identity.
+	MustExist bool
+
+	Logger *slog.Logger
+
+	// Fatal is told of what no caller can handle: a commit that failed or outlived its time-out, or a
+	// wrong checksum. It ends the process; nil panics. If it returns, as in
+	// a test, those who wait for the commit wait until Close.
+	Fatal func(error)
+
+	// CommitTimeout replaces logCommitTimeout, if not 0.
+	CommitTimeout time.Duration
+
+	noSync bool                     // in tests: no fsync
+	commit func(func() error) error // in tests: runs a commit, or breaks it
+}
+
+// Log is the one file in which a node keeps the Raft logs, terms and votes of all its
+// groups. See "Formats" in the package comment.
+type Log struct {
+	path    string
+	store   *raftboltdb.BoltStore
+	options LogOptions
+	log     *slog.Logger
+
+	groups [eggs.Groups]GroupLog
+
+	mu     sync.Mutex
+	queue  []*logWrite // bounded by its writers: each waits, and a group has at most three
+	closed bool
+	wake   chan struct{}
+	ended  chan struct{} // closed when the committer has returned
+	broken atomic.Pointer[error]
+	bytes  atomic.Int64 // of live and not yet truncated records
+
+	// The rest is the committer's.
+	first   uint64 // sequence number of the oldest record that counts
+	next    uint64 // the next to be given
+	removed uint64 // records below are gone from the file; those up to first are going
+	sizes   logSizes
+	recent  logRecent
+}
+
+// OpenLog opens the log file at path, or makes it, checks all of it and finds out where each
+// group's records are.
+//
+// It fails with Kind NotExist (MustExist, and there is none), InUse, Corrupt (naming the
+// file and the place) or IO.
+func OpenLog(path string, o LogOptions) (*Log, error) {
+	l := &Log{path: path, options: o, log: o.Logger, wake: make(chan struct{}, 1),
+		ended: make(chan struct{})}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.options.CommitTimeout == 0 {
+		l.options.CommitTimeout = logCommitTimeout
+	}
+	if l.options.Fatal == nil {
+		l.options.Fatal = func(err error) { panic(err) }
+	}
+	for i := range l.groups {
+		l.groups[i].log, l.groups[i].id = l, eggs.GroupID(i)
+	}
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist) && o.MustExist:
+		return nil, &eggs.Error{Op: "raftgroup.OpenLog", Name: path, Kind: eggs.NotExist,
+			Err: errors.New("the Raft log is gone, and with it this node's votes; " +
+				"the folder must not come back under its old identity")}
+	case errors.Is(err, fs.ErrNotExist):
+		if err := l.create(); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, l.fault("raftgroup.OpenLog", err)
+	}
+	if err := checkLogFile(path); err != nil {
+		return nil, l.fault("raftgroup.OpenLog", err)
+	}
+	if err := l.open(path); err != nil {
+		return nil, err
+	}
+	if err := l.rebuild(); err != nil {
+		l.store.Close()
+		return nil, l.fault("raftgroup.OpenLog", err)
+	}
+	go l.commitAll()
+	return l, nil
+}
+
+// create makes a file with the first head in it, under another name until it is whole.
+func (l *Log) create() error {
+	fresh := l.path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return l.fault("raftgroup.OpenLog", err)
+	}
+	if err := l.open(fresh); err != nil {
+		return err
+	}
+	l.first, l.next = 1, 1
+	err := l.guard(func() error { return l.store.StoreLogs(withHead(nil, l.first, l.next)) })
+	err = errors.Join(err, l.store.Close())
+	if err == nil {
+		err = os.Rename(fresh, l.path)
+	}
+	if err == nil {
+		err = syncFolder(filepath.Dir(l.path))
+	}
+	if err != nil {
+		return l.fault("raftgroup.OpenLog", err)
+	}
+	return nil
+}
+
+func (l *Log) open(path string) error {
+	err := l.guard(func() (err error) {
+		l.store, err = raftboltdb.New(raftboltdb.Options{
+			Path:   path,
+			NoSync: l.options.noSync,
+			BoltOptions: &bbolt.Options{
+				Timeout:         logLockTimeout,
+				NoFreelistSync:  true,
+				FreelistType:    bbolt.FreelistMapType,
+				InitialMmapSize: logMapBytes,
+				NoStatistics:    true,
+			},
+		})
+		return err
+	})
+	if err != nil {
+		return l.fault("raftgroup.OpenLog", err)
+	}
+	return nil
+}
+
+// Group returns the log of one group.
+func (l *Log) Group(id eggs.GroupID) *GroupLog { return &l.groups[id] }
+
+// Bytes returns about how much the records that count take.
+func (l *Log) Bytes() int64 { return l.bytes.Load() }
+
+// Close waits for the running commit and closes the file. Writers that are not in it get Unavailable.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	l.mu.Unlock()
+	l.poke()
+	<-l.ended
+	if err := l.guard(l.store.Close); err != nil {
+		return l.fault("raftgroup.Log.Close", err)
+	}
+	return nil
+}
+
+// guard runs f, and makes errors of the ways in which bbolt takes note of a damaged
+// file: panics, and reads behind its end.
+func (l *Log) guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", eggs.Corrupt, p)
+		}
+	}()
+	return f()
+}
+
+// fault makes an *eggs.Error, naming the file, of what bbolt or the system said.
+func (l *Log) fault(op string, err error) error {
+	kind := eggs.IO
+	switch {
+	case eggs.KindOf(err) != eggs.Other:
+		kind = eggs.KindOf(err)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum),
+		errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, errRecord):
+		kind = eggs.Corrupt
+	case errors.Is(err, bolterrors.ErrTimeout):
+		kind = eggs.InUse
+	case errors.Is(err, syscall.ENOSPC):
+		kind = eggs.NoSpace
+	case errors.Is(err, fs.ErrPermission):
+		kind = eggs.Permission
+	}
+	return &eggs.Error{Op: op, Name: l.path, Kind: kind, Err: err}
+}
+
+// die reports a fault that has no caller to go to. Nothing is written after it.
+func (l *Log) die(op string, err error) error {
+	err = l.fault(op, err)
+	l.broken.CompareAndSwap(nil, &err)
+	l.log.Error("raft log failed", "err", err)
+	l.options.Fatal(err)
+	return err
+}
+
+// syncFolder makes names in a folder durable.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
