@@ -5539,9 +5539,10 @@ type ShardEntry struct {
 	Request *ShardRequest          `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
 	Choices []*Choice              `protobuf:"bytes,3,rep,name=choices,proto3" json:"choices,omitempty"` // one for each InitiateSpan, in order
 	Version uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	// Verbs, by index, whose cookie or proofs the leader found wrong: replicas
-	// differ for a while when the key is rotated, so only the leader looks.
+	// Verbs, by index, whose cookie (denied) or proofs (unproven) the leader found wrong.
+	// Replicas differ for a while when the key is rotated, so only the leader looks.
 	Denied        []uint32 `protobuf:"varint,5,rep,packed,name=denied,proto3" json:"denied,omitempty"`
+	Unproven      []uint32 `protobuf:"varint,6,rep,packed,name=unproven,proto3" json:"unproven,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5607,6 +5608,13 @@ func (x *ShardEntry) GetVersion() uint32 {
 func (x *ShardEntry) GetDenied() []uint32 {
 	if x != nil {
 		return x.Denied
+	}
+	return nil
+}
+
+func (x *ShardEntry) GetUnproven() []uint32 {
+	if x != nil {
+		return x.Unproven
 	}
 	return nil
 }
@@ -6058,14 +6066,15 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\tinvariant\x18\x01 \x01(\rR\tinvariant\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"2\n" +
 	"\x06Faults\x12(\n" +
-	"\x06faults\x18\x01 \x03(\v2\x10.eggs.wire.FaultR\x06faults\"\xb4\x01\n" +
+	"\x06faults\x18\x01 \x03(\v2\x10.eggs.wire.FaultR\x06faults\"\xd0\x01\n" +
 	"\n" +
 	"ShardEntry\x12\x14\n" +
 	"\x05clock\x18\x01 \x01(\x03R\x05clock\x121\n" +
 	"\arequest\x18\x02 \x01(\v2\x17.eggs.wire.ShardRequestR\arequest\x12+\n" +
 	"\achoices\x18\x03 \x03(\v2\x11.eggs.wire.ChoiceR\achoices\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\rR\aversion\x12\x16\n" +
-	"\x06denied\x18\x05 \x03(\rR\x06denied\"F\n" +
+	"\x06denied\x18\x05 \x03(\rR\x06denied\x12\x1a\n" +
+	"\bunproven\x18\x06 \x03(\rR\bunproven\"F\n" +
 	"\x06Choice\x12\x14\n" +
 	"\x05disks\x18\x01 \x03(\x06R\x05disks\x12&\n" +
 	"\x05error\x18\x02 \x01(\v2\x10.eggs.wire.ErrorR\x05errorB\rZ\veggsfs/wireb\x06proto3"
