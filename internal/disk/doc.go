@@ -38,5 +38,6 @@
 // serves all who asked before it began.
 //
 // Errors are *eggs.Error: NoSpace when the file system is full (not a fault of the
-// disk), NotExist, IO when the operating system refused.
+// disk), Busy when the process has no descriptors or memory left (neither), NotExist,
+// IO when the operating system refused.
 package disk

@@ -183,6 +183,19 @@ func (f *Folder) OpenFile(name string, flag int) (*os.File, error) {
 	}
 }
 
+// ReadAt reads from a file opened with OpenFile, as io.ReaderAt: io.EOF at its end.
+func (f *Folder) ReadAt(file *os.File, b []byte, off int64) (int, error) {
+	err := f.faulty("read", file.Name())
+	n := 0
+	if err == nil {
+		n, err = file.ReadAt(b, off)
+	}
+	if err != nil && err != io.EOF {
+		err = wrap("disk.ReadAt", file.Name(), err)
+	}
+	return n, err
+}
+
 // ReadFile returns what a small file of the folder holds, at most limit bytes.
 func (f *Folder) ReadFile(name string, limit int) ([]byte, error) {
 	file, err := f.OpenFile(name, os.O_RDONLY)
@@ -200,13 +213,11 @@ func (f *Folder) ReadFile(name string, limit int) ([]byte, error) {
 	return b, nil
 }
 
-// Mkdir makes a directory if it is not there, durably.
+// Mkdir makes a directory if it is not there, durably. One that is there may
+// be of a process that was killed before it had synced the name.
 func (f *Folder) Mkdir(name string) error {
 	err := unix.Mkdirat(f.fd, name, 0o755)
-	if err == unix.EEXIST {
-		return nil
-	}
-	if err != nil {
+	if err != nil && err != unix.EEXIST {
 		return wrap("disk.Mkdir", f.at(name), err)
 	}
 	return f.SyncDir(filepath.Dir(name))
@@ -311,6 +322,8 @@ func wrap(op, name string, err error) error {
 		kind = eggs.NoSpace
 	case errors.Is(err, fs.ErrNotExist):
 		kind = eggs.NotExist
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		kind = eggs.Busy
 	}
 	var path *fs.PathError
 	if errors.As(err, &path) { // its path is in name already

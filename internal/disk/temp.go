@@ -191,3 +191,15 @@ func (f *Folder) Datasync(file *os.File) error {
 	}
 	return nil
 }
+
+// WriteAt writes to a file opened with OpenFile.
+func (f *Folder) WriteAt(file *os.File, b []byte, off int64) error {
+	err := f.faulty("write", file.Name())
+	if err == nil {
+		_, err = file.WriteAt(b, off)
+	}
+	if err != nil {
+		return wrap("disk.WriteAt", file.Name(), err)
+	}
+	return nil
+}
