@@ -101,18 +101,22 @@ func OpenState(dir string, o StateOptions) (*State, error) {
 		s.fs = vfs.Default
 	}
 	if o.InMemory {
-		s.fs = vfs.NewMem()
+		s.fs, s.dir = vfs.NewMem(), "state"
 	}
 	if err := s.fs.MkdirAll(s.installDir(), 0o700); err != nil {
 		return nil, s.fault("raftgroup.OpenState", err)
 	}
 	cache := pebble.NewCache(stateCacheBytes)
 	defer cache.Unref()
-	db, err := pebble.Open(dir, s.pebbleOptions(cache, o.MustExist))
+	db, err := pebble.Open(s.dir, s.pebbleOptions(cache, o.MustExist))
 	if err != nil {
 		return nil, s.fault("raftgroup.OpenState", err)
 	}
 	s.db = db
+	if err := errors.Join(s.syncDir(s.dir), s.syncDir(s.fs.PathDir(s.dir))); err != nil {
+		db.Close()
+		return nil, s.fault("raftgroup.OpenState", err)
+	}
 	return s, nil
 }
 
@@ -205,6 +209,8 @@ func (s *State) Bytes() uint64 { return s.db.Metrics().DiskSpaceUsage() }
 func (s *State) fault(op string, err error) error {
 	kind := eggs.IO
 	switch {
+	case eggs.KindOf(err) != eggs.Other:
+		kind = eggs.KindOf(err)
 	case errors.Is(err, pebble.ErrCorruption):
 		kind = eggs.Corrupt
 	case errors.Is(err, pebble.ErrDBDoesNotExist):

@@ -53,12 +53,25 @@ type GroupState struct {
 	machine Machine
 	meta    atomic.Pointer[stateMeta]
 
+	// apply is held by whoever changes the state: raft's goroutine for entries and its
+	// goroutine for snapshots.
+	apply sync.Mutex
+
 	// views is held for reading while a view is made, for writing while a
 	// snapshot is being loaded, when the store holds neither state.
 	views sync.RWMutex
 
 	install installState
 }
+
+// What raft asks of a group's state.
+var (
+	_ raft.BatchingFSM        = (*GroupState)(nil)
+	_ raft.ConfigurationStore = (*GroupState)(nil)
+	_ raft.SnapshotStore      = (*GroupState)(nil)
+	_ raft.LogStore           = (*GroupLog)(nil)
+	_ raft.StableStore        = (*GroupLog)(nil)
+)
 
 // stateTxs lends transactions: an idle group keeps none.
 var stateTxs = sync.Pool{New: func() any { return new(stateTx) }}
@@ -84,9 +97,12 @@ func (s *State) Group(id eggs.GroupID, m Machine) (*GroupState, error) {
 	return g, nil
 }
 
-// load reads the meta record.
+// load finishes what a crash cut off and reads the meta record.
 func (g *GroupState) load() error {
-	m, err := g.s.readMeta(g.id)
+	if err := g.resume(); err != nil {
+		return err
+	}
+	m, err := g.s.readMetaFrom(g.s.db, g.id)
 	if err != nil {
 		return err
 	}
@@ -94,10 +110,10 @@ func (g *GroupState) load() error {
 	return nil
 }
 
-// readMeta returns the group's meta record, a zero one if there is none.
-func (s *State) readMeta(id eggs.GroupID) (*stateMeta, error) {
+// readMetaFrom returns the group's meta record, a zero one if there is none.
+func (s *State) readMetaFrom(src stateSource, id eggs.GroupID) (*stateMeta, error) {
 	key := makePrefix(id, spaceMeta)
-	b, ok, err := sourceGet(s.db, key[:])
+	b, ok, err := sourceGet(src, key[:])
 	switch {
 	case err != nil:
 		return nil, s.fault("raftgroup.State.Group", err)
@@ -137,6 +153,8 @@ func (g *GroupState) Apply(l *raft.Log) any { return g.ApplyBatch([]*raft.Log{l}
 // ApplyBatch applies commands and configurations in one write to the store: raft.BatchingFSM.
 // What was applied before is passed over.
 func (g *GroupState) ApplyBatch(logs []*raft.Log) []any {
+	g.apply.Lock()
+	defer g.apply.Unlock()
 	answers := make([]any, len(logs))
 	meta := *g.meta.Load()
 	tx := stateTxs.Get().(*stateTx)
@@ -147,7 +165,8 @@ func (g *GroupState) ApplyBatch(logs []*raft.Log) []any {
 		}
 		switch l.Type {
 		case raft.LogCommand:
-			answers[i] = g.machine.Apply(tx, Entry{Group: g.id, Index: l.Index, Term: l.Term, Data: l.Data})
+			answers[i] = g.machine.Apply(tx,
+				Entry{Group: g.id, Index: l.Index, Term: l.Term, Data: l.Data})
 			tx.over.keep()
 		case raft.LogConfiguration:
 			meta.conf, meta.confIndex = append([]byte(nil), l.Data...), l.Index
@@ -163,6 +182,8 @@ func (g *GroupState) ApplyBatch(logs []*raft.Log) []any {
 // StoreConfiguration is raft.ConfigurationStore: raft calls it in place of ApplyBatch when it
 // does not batch, and does not tell the term.
 func (g *GroupState) StoreConfiguration(index uint64, c raft.Configuration) {
+	g.apply.Lock()
+	defer g.apply.Unlock()
 	meta := *g.meta.Load()
 	if index <= meta.index {
 		return
@@ -214,6 +235,8 @@ func (g *GroupState) putMeta(b *pebble.Batch, meta *stateMeta) error {
 // must have been dropped before: a log that begins above an empty state would be
 // taken for a loss. The GroupState is of no use afterwards.
 func (g *GroupState) Drop() error {
+	g.apply.Lock()
+	defer g.apply.Unlock()
 	g.views.Lock()
 	defer g.views.Unlock()
 	lo, hi := makePrefix(g.id, spaceMeta), makePrefix(g.id, spaceEnd)
