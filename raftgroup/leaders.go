@@ -147,7 +147,7 @@ func (h *Host) sendTable(o *outbox) {
 
 // takeTable learns from a table frame.
 func (h *Host) takeTable(from eggs.NodeID, body []byte) error {
-	r := reader{b: body}
+	r := cursor{b: body}
 	whole, n := r.u8() == 1, int(r.u16())
 	if n > 2*eggs.Groups {
 		return fmt.Errorf("%w: table of %d rows", errMalformed, n)

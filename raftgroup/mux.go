@@ -43,8 +43,10 @@ type peer struct {
 	session     *session      // its connection to us
 	hinted      bool          // gossip takes it for dead
 	reported    bool          // we report it down
-	holdOff     time.Duration // between takeovers from a node that is not refused
-	holdUntil   int64
+	downSince   int64         // for how long
+	taken       bool          // since then we began to take its groups over
+	takenAt     int64         // when we last did so without being sure
+	holdOff     time.Duration // how long to wait with that the next time
 }
 
 // beat is one heartbeat on its way into a frame.

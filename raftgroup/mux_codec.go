@@ -62,7 +62,7 @@ func appendAppend(b []byte, a *raft.AppendEntriesRequest) []byte {
 }
 
 func parseAppend(b []byte, from *speaker) (*raft.AppendEntriesRequest, error) {
-	r := reader{b: b}
+	r := cursor{b: b}
 	a := &raft.AppendEntriesRequest{RPCHeader: from.header, Leader: from.header.Addr}
 	a.Term, a.PrevLogEntry, a.PrevLogTerm, a.LeaderCommitIndex = r.u64(), r.u64(), r.u64(), r.u64()
 	n := r.u32()
@@ -133,7 +133,7 @@ func appendVote(b []byte, term, index, logTerm uint64, transfer bool) []byte {
 }
 
 func parseVote(b []byte, from *speaker) (*raft.RequestVoteRequest, error) {
-	r := reader{b: b}
+	r := cursor{b: b}
 	v := &raft.RequestVoteRequest{RPCHeader: from.header, Candidate: from.header.Addr}
 	v.Term, v.LastLogIndex, v.LastLogTerm = r.u64(), r.u64(), r.u64()
 	v.LeadershipTransfer = r.u8() == 1
@@ -157,7 +157,7 @@ func parseCommand(f *frame, from *speaker) (any, error) {
 			LastLogIndex: v.LastLogIndex, LastLogTerm: v.LastLogTerm,
 		}, nil
 	case frameTimeoutNow:
-		r := reader{b: f.body}
+		r := cursor{b: f.body}
 		return &raft.TimeoutNowRequest{RPCHeader: from.header}, r.err("timeout-now")
 	}
 	return nil, fmt.Errorf("%w: kind %d", errMalformed, f.kind)
@@ -180,7 +180,7 @@ func appendAnswer(b []byte, answer any) []byte {
 }
 
 func parseAppended(b []byte, from *speaker, x *raft.AppendEntriesResponse) error {
-	r := reader{b: b}
+	r := cursor{b: b}
 	x.RPCHeader = from.header
 	x.Term, x.LastLog = r.u64(), r.u64()
 	x.Success, x.NoRetryBackoff = r.u8() == 1, r.u8() == 1
@@ -188,7 +188,7 @@ func parseAppended(b []byte, from *speaker, x *raft.AppendEntriesResponse) error
 }
 
 func parseGranted(b []byte, what string) (term uint64, granted bool, err error) {
-	r := reader{b: b}
+	r := cursor{b: b}
 	term, granted = r.u64(), r.u8() == 1
 	return term, granted, r.err(what)
 }
@@ -202,7 +202,7 @@ func appendInstall(b []byte, a *raft.InstallSnapshotRequest) []byte {
 }
 
 func parseInstall(b []byte, from *speaker) (*raft.InstallSnapshotRequest, error) {
-	r := reader{b: b}
+	r := cursor{b: b}
 	a := &raft.InstallSnapshotRequest{RPCHeader: from.header, Leader: from.header.Addr}
 	a.Term, a.LastLogIndex, a.LastLogTerm, a.ConfigurationIndex = r.u64(), r.u64(), r.u64(), r.u64()
 	a.Size = int64(r.u64())

@@ -39,8 +39,6 @@ const (
 	frameFixed  = 16 // of it, counted by the length
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 type frame struct {
 	kind  byte
 	group eggs.GroupID
@@ -96,14 +94,14 @@ func readFrame(r *bufio.Reader, limit int) (frame, error) {
 	return f, nil
 }
 
-// reader takes a body apart. The first read past the end makes bad stick, and
+// cursor takes a body apart. The first read past the end makes bad stick, and
 // everything read after it zero.
-type reader struct {
+type cursor struct {
 	b   []byte
 	bad bool
 }
 
-func (r *reader) bytes(n int) []byte {
+func (r *cursor) bytes(n int) []byte {
 	if r.bad || n < 0 || n > len(r.b) {
 		r.bad = true
 		return nil
@@ -113,28 +111,28 @@ func (r *reader) bytes(n int) []byte {
 	return v
 }
 
-func (r *reader) u8() byte {
+func (r *cursor) u8() byte {
 	if v := r.bytes(1); v != nil {
 		return v[0]
 	}
 	return 0
 }
 
-func (r *reader) u16() uint16 {
+func (r *cursor) u16() uint16 {
 	if v := r.bytes(2); v != nil {
 		return binary.LittleEndian.Uint16(v)
 	}
 	return 0
 }
 
-func (r *reader) u32() uint32 {
+func (r *cursor) u32() uint32 {
 	if v := r.bytes(4); v != nil {
 		return binary.LittleEndian.Uint32(v)
 	}
 	return 0
 }
 
-func (r *reader) u64() uint64 {
+func (r *cursor) u64() uint64 {
 	if v := r.bytes(8); v != nil {
 		return binary.LittleEndian.Uint64(v)
 	}
@@ -142,7 +140,7 @@ func (r *reader) u64() uint64 {
 }
 
 // sized reads a u32 and that many bytes; nil when there are none.
-func (r *reader) sized() []byte {
+func (r *cursor) sized() []byte {
 	n := r.u32()
 	if n == 0 || r.bad {
 		return nil
@@ -155,7 +153,7 @@ func (r *reader) sized() []byte {
 }
 
 // err reports a body that was too short, or longer than what was read of it.
-func (r *reader) err(what string) error {
+func (r *cursor) err(what string) error {
 	if r.bad {
 		return fmt.Errorf("%w: %s is cut short", errMalformed, what)
 	}
@@ -204,7 +202,7 @@ func (g *greeting) append(b []byte) []byte {
 }
 
 func parseGreeting(b []byte) (greeting, error) {
-	r := reader{b: b}
+	r := cursor{b: b}
 	var g greeting
 	g.version = r.u16()
 	g.snapshot = r.u8() == 1

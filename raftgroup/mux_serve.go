@@ -145,7 +145,7 @@ func (s *session) answer(f *frame, kind byte, fill func([]byte) []byte) error {
 // order with everything else: a heartbeat with a new term makes raft write
 // that term to the disk, and must do so on raft's own goroutine.
 func (s *session) beats(body []byte) error {
-	r := reader{b: body}
+	r := cursor{b: body}
 	for n := int(r.u16()); n > 0 && !r.bad; n-- {
 		group, id, term := eggs.GroupID(r.u16()), r.u64(), r.u64()
 		if r.bad || group >= eggs.Groups {
@@ -162,7 +162,7 @@ func (s *session) beats(body []byte) error {
 
 // ask answers which groups are still in the term that the peer names.
 func (s *session) ask(f *frame) error {
-	r := reader{b: f.body}
+	r := cursor{b: f.body}
 	n := int(r.u16())
 	if n > eggs.Groups {
 		return fmt.Errorf("%w: %d groups asked for", errMalformed, n)
@@ -201,6 +201,7 @@ type request struct {
 
 var (
 	errNotHere   = errors.New("this node holds no replica of the group")
+	errNoVoter   = errors.New("this node is no voter of the group")
 	errInboxFull = errors.New("too many requests wait for the group")
 )
 
@@ -209,6 +210,9 @@ func (s *session) deliver(group eggs.GroupID, id uint64, cmd any) error {
 	g := s.host.Group(group)
 	if g == nil {
 		return s.refuse(group, id, errNotHere)
+	}
+	if _, ok := cmd.(*raft.TimeoutNowRequest); ok && !g.members().votes {
+		return s.refuse(group, id, errNoVoter) // raft would stand, and disturb
 	}
 	box := s.boxes[group]
 	if box == nil || box.g != g {
@@ -334,7 +338,7 @@ func (h *Host) appendNews(b []byte) []byte {
 }
 
 func (h *Host) takeNews(p *peer, body []byte) error {
-	r := reader{b: body}
+	r := cursor{b: body}
 	draining, n := r.u8() == 1, int(r.u16())
 	if n > maxPeers {
 		return fmt.Errorf("%w: %d nodes reported down", errMalformed, n)

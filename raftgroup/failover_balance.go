@@ -1,0 +1,173 @@
+package raftgroup
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"eggsfs/eggs"
+)
+
+// closeEnough is how many entries a follower may lack for a transfer to begin:
+// about what it stores in a few milliseconds.
+const closeEnough = 1024
+
+// preferred is the voter that leads a group when all is well. With the same
+// voters everywhere, or with voters that follow each other in a ring, it gives
+// every node the same number of leaderships, give or take one.
+func (m *members) preferred(g eggs.GroupID) eggs.NodeID {
+	if len(m.voters) == 0 {
+		return 0
+	}
+	return m.voters[int(g)%len(m.voters)]
+}
+
+// tend looks after the groups that we lead: leaderships go back to whom they
+// belong, and replication that got stuck is set going.
+func (w *watch) tend(now int64) {
+	h := w.host
+	moves := 0
+	for _, g := range h.Groups() {
+		if g.moving.Load() {
+			moves++
+		}
+	}
+	for _, g := range h.Groups() {
+		l := g.lead.Load()
+		if l == nil || !l.isReady() {
+			continue
+		}
+		m := g.members()
+		w.unstick(g, l, m, now)
+		to := m.preferred(g.id)
+		if moves >= maxMoves || to == h.cfg.Node || now < g.moveAfter || h.draining.Load() ||
+			!w.settled(to, now) || g.lag(to, l) > closeEnough || g.moving.Swap(true) {
+			continue
+		}
+		moves++
+		g.moveAfter = now + int64(moveAgain)
+		go func() {
+			defer g.moving.Store(false)
+			ctx, cancel := context.WithTimeout(h.ctx, 2*transferTime)
+			defer cancel()
+			if err := g.Transfer(ctx, to); err != nil {
+				h.log.Debug("leadership did not move", "group", g.id, "to", to, "err", err)
+			} else {
+				h.counters.moved.Add(1)
+			}
+		}()
+	}
+}
+
+// moveAgain is the least time between two attempts to move one leadership.
+const moveAgain = 15 * time.Second
+
+// settled reports whether leaderships may move to n: it has been in contact for
+// a while and takes some.
+func (w *watch) settled(n eggs.NodeID, now int64) bool {
+	p := w.known(n)
+	if p == nil || !p.contact() {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.draining && now-p.since > int64(w.host.cfg.Timers.Settle)
+}
+
+// unstick proposes an empty entry when a member that is in contact has not got
+// everything and got nothing new for a while: raft resumes after a lost
+// connection only when there is something new, or after Timers.Commit.
+func (w *watch) unstick(g *Group, l *lead, m *members, now int64) {
+	last := g.raft.LastIndex()
+	stuck := false
+	check := func(n eggs.NodeID) {
+		if n != w.host.cfg.Node && g.stalled(n, l.term, last) && w.inContact(n) {
+			stuck = true
+		}
+	}
+	for _, n := range m.voters {
+		check(n)
+	}
+	for _, n := range m.learners {
+		check(n)
+	}
+	if !stuck {
+		g.stuckWait = 0
+		return
+	}
+	if now < g.stuckAfter {
+		return
+	}
+	g.stuckWait = min(max(2*g.stuckWait, care), 16*care)
+	g.stuckAfter = now + int64(g.stuckWait)
+	w.host.counters.unstuck.Add(1)
+	go func() { _ = g.await(l.ctx, g.raft.Barrier(enqueueTime)) }()
+}
+
+// stalled reports whether n lacks entries and has as many as when last asked.
+func (g *Group) stalled(n eggs.NodeID, term, last uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.progress {
+		p := &g.progress[i]
+		if p.node == n && p.term == term {
+			same := p.seen == p.match
+			p.seen = p.match
+			return same && p.match < last
+		}
+	}
+	g.progress = append(g.progress, progress{node: n, term: term})
+	return false
+}
+
+// Handover moves all leaderships away, in parallel, and keeps others from
+// moving them back. It returns when they have gone, or as ctx says with those left.
+func (h *Host) Handover(ctx context.Context) error {
+	h.draining.Store(true)
+	h.watch.nudge()
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 2*maxMoves)
+	for _, g := range h.Groups() {
+		l := g.lead.Load()
+		if l == nil {
+			continue
+		}
+		all.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			h.handOver(ctx, g, l)
+		})
+	}
+	all.Wait()
+	left := 0
+	for _, g := range h.Groups() {
+		if g.raft.State() == raft.Leader && len(g.members().voters) > 1 {
+			left++
+		}
+	}
+	if left > 0 {
+		return &eggs.Error{Op: "raftgroup.Handover", Kind: eggs.Unavailable,
+			Err: errLeft(left)}
+	}
+	return nil
+}
+
+// handOver tries the other voters, those that have most of the log first.
+func (h *Host) handOver(ctx context.Context, g *Group, l *lead) {
+	m := g.members()
+	order := rotate(m.voters, int(g.id)/max(len(m.voters), 1))
+	for _, n := range order {
+		if n == h.cfg.Node || !h.watch.inContact(n) || h.watch.isDraining(n) ||
+			g.lag(n, l) > closeEnough {
+			continue
+		}
+		if ctx.Err() != nil || !g.holds(l) {
+			return
+		}
+		if g.Transfer(ctx, n) == nil {
+			return
+		}
+	}
+}
