@@ -75,6 +75,9 @@ func (a *apply) removeOwner(v *wire.RemoveOwner) (*wire.Result, error) {
 	if err := checkPolicies(id, v.Inherited); err != nil {
 		return nil, err
 	}
+	if tagsOf(v.Inherited)|tagsOf(own) != tagAll {
+		return nil, fail(eggs.Invalid, id, "", "it can inherit no more, so it takes all tags along")
+	}
 	d.Inherited = tagsOf(v.Inherited) &^ tagsOf(own)
 	mergePolicies(own, v.Inherited, d.Inherited)
 	d.Policies = encode(own)

@@ -16,7 +16,8 @@ func TestSmallFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	shard := eggs.Root.Shard()
-	g := &lone{mem: newMemory(), machine: NewMachine(shard, key)}
+	g := newLone(NewMachine(shard, key))
+	defer g.mem.Close()
 	s := New(Config{Shard: shard, Group: g, Machine: g.machine})
 	ctx := context.Background()
 	r, err := s.Do(ctx, &wire.ShardRequest{Shard: uint32(shard), Verbs: []*wire.Verb{
