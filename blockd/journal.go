@@ -24,6 +24,10 @@ const (
 	// compactRecords is how many records a journal has at least when it is
 	// rewritten: 256 KiB, which a start reads in a millisecond.
 	compactRecords = 8192
+
+	// journalRoom is what the journal has allocated ahead, in bytes, so that
+	// some thousand blocks can be erased when the file system is full.
+	journalRoom = 256 << 10
 )
 
 // record is one of the journal.
@@ -74,6 +78,7 @@ type journal struct {
 	file    *os.File
 	count   uint64 // records, all durable
 	rewrite uint64 // the count at which a rewrite is thought of
+	room    int64  // bytes allocated, as far as known
 	broken  error  // set after a failed sync: nothing is appended any more
 }
 
@@ -172,6 +177,9 @@ func (j *journal) write(records []record) error {
 	for _, r := range records {
 		out = r.append(out, j.count)
 	}
+	if j.room < j.end()+journalRoom/2 && disk.Reserve(j.file, j.end()+journalRoom) == nil {
+		j.room = j.end() + journalRoom
+	}
 	if err := j.folder.WriteAt(j.file, out, j.end()); err != nil {
 		if !errors.Is(err, eggs.NoSpace) || j.cut() != nil {
 			j.broken = err
@@ -217,7 +225,7 @@ func (j *journal) compact(live func() ([]record, error)) error {
 		return err
 	}
 	j.file.Close()
-	j.file, j.count = file, uint64(len(records))
+	j.file, j.count, j.room = file, uint64(len(records)), 0
 	return nil
 }
 

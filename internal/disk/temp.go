@@ -27,19 +27,22 @@ func (f *Folder) Temp() (*Temp, error) {
 	return &Temp{folder: f, file: file, name: name}, nil
 }
 
-// Reserve asks the file system for size bytes now, so that lack of room shows
-// before they are sent. A file system that cannot is no error.
-func (t *Temp) Reserve(size int64) error {
+// Reserve asks the file system for room for the file's first size bytes now, without
+// changing how long it is. A file system that cannot is no error.
+func Reserve(file *os.File, size int64) error {
 	for {
-		switch err := unix.Fallocate(int(t.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size); err {
+		switch err := unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size); err {
 		case nil, unix.EOPNOTSUPP, unix.ENOSYS:
 			return nil
 		case unix.EINTR:
 		default:
-			return t.wrap("disk.Reserve", err)
+			return wrap("disk.Reserve", file.Name(), err)
 		}
 	}
 }
+
+// Reserve asks for room for size bytes, so that lack of it shows before they are sent.
+func (t *Temp) Reserve(size int64) error { return Reserve(t.file, size) }
 
 // Write appends.
 func (t *Temp) Write(p []byte) (int, error) {
