@@ -90,7 +90,7 @@ func Start(cfg Config) (*Node, error) {
 		n.openGroups,
 		n.openDisks,
 		n.openGossip,
-		n.serve,      // from here on others can ask
+		n.serve, // from here on others can ask
 		n.openWeb,
 	} {
 		if err := step(); err != nil {

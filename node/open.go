@@ -277,8 +277,6 @@ func (n *Node) openGroups() error {
 		}
 	})
 	first := !n.identity.LogExists
-	n.cdcState = cdc.NewMachine()
-	n.router = newRouter(n)
 	if err := n.addGroups(n.identity.Groups); err != nil {
 		return err
 	}
@@ -397,6 +395,8 @@ func (n *Node) accept(alpn string, serve func(net.Conn)) {
 
 // openClient makes this node's own client; it needs no network to reach itself.
 func (n *Node) openClient() error {
+	n.cdcState = cdc.NewMachine()
+	n.router = newRouter(n)
 	var err error
 	n.client, err = client.New(client.Options{
 		Router: n.router, Key: n.key, Cluster: n.identity.cluster(), Self: n.id, Local: n.local,
