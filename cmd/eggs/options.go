@@ -44,12 +44,8 @@ func (o *options) open(ctx context.Context) (*client.Client, error) {
 	if o.output != "table" && o.output != "json" {
 		return nil, usageError{fmt.Errorf("-o %s: must be table or json", o.output)}
 	}
-	key, err := client.FindKey(o.keyFile)
-	if err != nil {
-		return nil, err
-	}
 	return client.Open(ctx, client.Config{
-		Addrs: strings.Split(o.cluster, ","), KeyFile: key, Timeout: o.timeout,
+		Addrs: strings.Split(o.cluster, ","), KeyFile: o.keyFile, Timeout: o.timeout,
 	})
 }
 
