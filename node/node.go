@@ -20,7 +20,6 @@ import (
 	"eggsfs/internal/auth"
 	"eggsfs/raftgroup"
 	"eggsfs/raftshard"
-	"eggsfs/upkeep"
 	"eggsfs/wire"
 )
 

@@ -281,10 +281,8 @@ func (n *Node) openGroups() error {
 		return err
 	}
 	if first && n.identity.First {
-		for _, g := range n.identity.Groups {
-			if err := host.Bootstrap(eggs.GroupID(g), []eggs.NodeID{n.id}); err != nil {
-				return err
-			}
+		if err := host.BootstrapAll([]eggs.NodeID{n.id}); err != nil {
+			return err
 		}
 	}
 	if first {
@@ -296,39 +294,31 @@ func (n *Node) openGroups() error {
 
 // addGroups starts replicas, all at once: each reads its own piece of the log.
 func (n *Node) addGroups(groups []int) error {
-	errs := make(chan error, len(groups))
+	machines, shards := map[eggs.GroupID]raftgroup.Machine{}, map[eggs.ShardID]*raftshard.Machine{}
 	for _, g := range groups {
-		go func() { errs <- n.addGroup(eggs.GroupID(g)) }()
-	}
-	var err error
-	for range groups {
-		err = errors.Join(err, <-errs)
-	}
-	return err
-}
-
-func (n *Node) addGroup(id eggs.GroupID) error {
-	if id == eggs.CDCGroup {
-		g, err := n.host.Add(id, n.cdcState)
-		if err != nil {
-			return err
+		if id := eggs.GroupID(g); id == eggs.CDCGroup {
+			machines[id] = n.cdcState
+		} else {
+			shards[eggs.ShardID(id)] = raftshard.NewMachine(eggs.ShardID(id), n.key)
+			machines[id] = shards[eggs.ShardID(id)]
 		}
-		c := cdc.New(cdc.Config{
-			Group: g, Machine: n.cdcState, Shards: n.client.Fenced(), Clock: clock, Logger: n.log,
-		})
-		n.cdc.Store(c)
-		g.OnLead(n.place)
-		return nil
 	}
-	shard := eggs.ShardID(id)
-	m := raftshard.NewMachine(shard, n.key)
-	g, err := n.host.Add(id, m)
-	if err != nil {
+	if err := n.host.AddAll(machines); err != nil {
 		return err
 	}
-	n.shards[shard].Store(raftshard.New(raftshard.Config{
-		Shard: shard, Group: g, Machine: m, Key: n.key, Blocks: n.router, Clock: clock, Logger: n.log,
-	}))
+	for shard, m := range shards {
+		n.shards[shard].Store(raftshard.New(raftshard.Config{
+			Shard: shard, Group: n.host.Group(shard.Group()), Machine: m, Key: n.key, Blocks: n.router,
+			Clock: clock, Logger: n.log,
+		}))
+	}
+	if machines[eggs.CDCGroup] != nil {
+		g := n.host.Group(eggs.CDCGroup)
+		n.cdc.Store(cdc.New(cdc.Config{
+			Group: g, Machine: n.cdcState, Shards: n.client.Fenced(), Clock: clock, Logger: n.log,
+		}))
+		g.OnLead(n.place)
+	}
 	return nil
 }
 
@@ -337,7 +327,7 @@ func clock() eggs.Time { return eggs.TimeOf(time.Now()) }
 // openDisks opens the block services. A disk that fails is shown, the others serve.
 func (n *Node) openDisks() error {
 	conf := blockd.Config{
-		Auth: n.key.Blocks(), Node: n.id, Reserve: n.cfg.Reserve, Logger: n.log, Event: n.events.add,
+		Auth: n.key.Blocks(), Node: n.id, Cluster: n.identity.cluster(), Reserve: n.cfg.Reserve, Logger: n.log, Event: n.events.add,
 	}
 	for _, d := range n.identity.Disks {
 		want, _ := eggs.ParseNodeID(d.ID)

@@ -31,7 +31,13 @@ func (r reporter) GroupHash(id eggs.GroupID) (hash, index uint64, err error) {
 	if g == nil {
 		return 0, 0, r.n.notHere(id)
 	}
-	return g.Hash()
+	for range 10 { // an entry may be applied between the two looks
+		index = g.AppliedIndex()
+		if hash = uint64(g.Hash()); g.AppliedIndex() == index {
+			return hash, index, nil
+		}
+	}
+	return 0, 0, &eggs.Error{Op: "node.GroupHash", Name: "group " + id.String(), Kind: eggs.Busy}
 }
 
 // nodeStatus is this node's truth about itself.

@@ -30,6 +30,10 @@ type Config struct {
 
 	Timers   Timers // zero fields take the defaults
 	InMemory bool   // state without a disk, for tests
+
+	// MustExist says that this node has had a log before: when it is not there,
+	// Open fails with Corrupt, since 257 groups' votes are lost.
+	MustExist bool
 }
 
 // Timers are the rhythm of a node. Raft's own timers are long on purpose: what
