@@ -143,7 +143,7 @@ func (g *Group) Status() *wire.GroupStatus {
 	row := g.host.leaders.get(g.id)
 	s := &wire.GroupStatus{
 		Group: uint32(g.id), Term: g.raft.CurrentTerm(), Leader: uint64(row.node),
-		Committed: g.raft.CommitIndex(), Applied: g.replica.state.AppliedIndex(),
+		Committed: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(),
 	}
 	for _, n := range m.voters {
 		s.Voters = append(s.Voters, uint64(n))

@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/lmittmann/tint"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"eggsfs/eggs"
 	"eggsfs/node"
@@ -149,8 +150,13 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})), nil
 	case "text":
 		return slog.New(tint.NewHandler(w, &tint.Options{
-			Level: l, TimeFormat: time.RFC3339, NoColor: os.Getenv("TERM") == "" || os.Getenv("NO_COLOR") != "",
+			Level: l, TimeFormat: time.RFC3339, NoColor: !isTerminal(w) || os.Getenv("NO_COLOR") != "",
 		})), nil
 	}
 	return nil, eggs.E("eggsnode", eggs.Invalid, "--log-format "+format+": must be text or json")
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
