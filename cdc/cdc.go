@@ -52,7 +52,7 @@ type CDC struct {
 	clock   func() eggs.Time
 	log     *slog.Logger
 
-	term sync.Mutex // held by the engine that runs: one at a time
+	term chan struct{} // holds a token while an engine runs: one at a time
 
 	mu     sync.Mutex
 	engine *engine       // of this node's leadership, or nil
@@ -64,7 +64,7 @@ type CDC struct {
 func New(c Config) *CDC {
 	cdc := &CDC{
 		group: c.Group, machine: c.Machine, shards: c.Shards, clock: c.Clock, log: c.Logger,
-		turn: make(chan struct{}),
+		term: make(chan struct{}, 1), turn: make(chan struct{}),
 	}
 	if cdc.log == nil {
 		cdc.log = slog.New(slog.DiscardHandler)
@@ -75,11 +75,12 @@ func New(c Config) *CDC {
 
 // lead runs an engine until ctx ends.
 func (c *CDC) lead(ctx context.Context) {
-	c.term.Lock()
-	defer c.term.Unlock()
-	if ctx.Err() != nil {
+	select {
+	case c.term <- struct{}{}:
+	case <-ctx.Done():
 		return
 	}
+	defer func() { <-c.term }()
 	e := newEngine(ctx, c)
 	c.install(e)
 	defer c.install(nil)
