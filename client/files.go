@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"eggsfs/eggs"
 )
 
 // openFiles knows which writers are to be kept alive and which readers hold memory.
@@ -11,6 +13,32 @@ type openFiles struct {
 	mu      sync.Mutex
 	writers map[*writer]struct{}
 	readers map[*reader]struct{}
+	claimed map[claim]struct{} // names that writers here have reserved
+}
+
+type claim struct {
+	dir  eggs.InodeID
+	name string
+}
+
+// claim takes a name that no other writer of this client may reserve.
+func (o *openFiles) claim(dir eggs.InodeID, name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, taken := o.claimed[claim{dir, name}]; taken {
+		return false
+	}
+	if o.claimed == nil {
+		o.claimed = make(map[claim]struct{})
+	}
+	o.claimed[claim{dir, name}] = struct{}{}
+	return true
+}
+
+func (o *openFiles) unclaim(dir eggs.InodeID, name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.claimed, claim{dir, name})
 }
 
 func (o *openFiles) addWriter(w *writer) {

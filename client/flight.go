@@ -244,6 +244,7 @@ func (w *writer) constructVerb() *wire.Verb {
 	if w.mtime {
 		v.Mtime = int64(w.attr.Mtime)
 	}
+	w.given = w.mtime
 	if w.atime {
 		v.Atime = int64(w.attr.Atime)
 	}

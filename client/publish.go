@@ -23,6 +23,7 @@ func (w *writer) Close(ctx context.Context) (replaced eggs.InodeID, err error) {
 		return 0, fail("Close", w.ID(), w.name, err)
 	}
 	w.end(closed)
+	w.c.files.unclaim(w.dir, w.exclusive)
 	return replaced, nil
 }
 
@@ -74,8 +75,8 @@ func (w *writer) linkVerbs() []*wire.Verb {
 			File: file, Cookie: w.cookie, Offset: uint64(w.start), Data: data,
 			Crc: erasure.CRC(data)}}})
 	}
-	if !fresh {
-		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_SetAttr{SetAttr: w.lateAttr()}})
+	if late := w.lateAttr(); !fresh && late.Set != 0 {
+		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_SetAttr{SetAttr: late}})
 	}
 	verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_LinkFile{LinkFile: &wire.LinkFile{
 		File: file, Cookie: w.cookie, Dir: uint64(w.dir), Name: w.name,
@@ -86,14 +87,15 @@ func (w *writer) linkVerbs() []*wire.Verb {
 	return verbs
 }
 
-// lateAttr is what changed since construct; mtime is the time of the last
-// byte, as far as a request can tell. mu is held.
+// lateAttr is what changed since construct. Without a word the shard takes the
+// last change of the bytes as mtime. mu is held.
 func (w *writer) lateAttr() *wire.SetAttr {
 	s := &wire.SetAttr{Id: uint64(w.id), Cookie: w.cookie, Set: w.set,
 		Mode: w.attr.Mode, Uid: w.attr.UID, Gid: w.attr.GID}
-	if w.mtime {
+	switch {
+	case w.mtime:
 		s.Set, s.Mtime = s.Set|setMtime, int64(w.attr.Mtime)
-	} else {
+	case w.given:
 		s.Set |= setMtimeNow
 	}
 	if w.atime {
@@ -149,7 +151,7 @@ func (w *writer) Abort() {
 // best it can: what it does not hear, its deadline tells it. wmu is held.
 func (w *writer) giveUp(scrap bool) {
 	w.mu.Lock()
-	state, constructed := w.state, w.cookie != nil
+	state := w.state
 	w.mu.Unlock()
 	if state != writing {
 		return
@@ -160,32 +162,42 @@ func (w *writer) giveUp(scrap bool) {
 		<-w.flight.done
 	}
 	w.end(aborted)
-	if !scrap {
-		return
-	}
-	var verbs []*wire.Verb
+	verbs := w.scrapVerbs(scrap, flying)
 	w.mu.Lock()
-	constructed = w.cookie != nil
-	if constructed {
-		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_Scrap{
-			Scrap: &wire.Scrap{File: uint64(w.id), Cookie: w.cookie}}})
-	}
-	if w.exclusive != "" {
-		verbs = append(verbs, w.releaseVerb())
-	}
-	if !constructed && !flying && w.err == nil {
-		w.sess.giveID(w.id)
-	}
-	s := w.sess
+	s, id := w.sess, w.id
 	w.mu.Unlock()
 	if len(verbs) == 0 {
 		return
 	}
-	w.c.spawn(func() {
+	unclaim := func() { w.c.files.unclaim(w.dir, w.exclusive) }
+	if !w.c.spawn(func() {
+		defer unclaim() // not before: our own release must not hit the next holder
 		ctx, cancel := context.WithTimeout(w.c.ctx, scrapTime)
 		defer cancel()
-		if _, err := w.c.shardIn(ctx, w.shard, s, verbs...); err != nil {
-			w.c.log.Debug("an abandoned file is left to its deadline", "file", w.id, "err", err)
+		for _, v := range verbs {
+			if _, err := w.c.shardIn(ctx, w.shard, s, v); err != nil {
+				w.c.log.Debug("an abandoned file is left to its deadline", "file", id, "err", err)
+			}
 		}
-	})
+	}) {
+		unclaim()
+	}
+}
+
+// scrapVerbs tells the shard what is not needed any more. An id that nobody
+// has heard of is kept for the next file.
+func (w *writer) scrapVerbs(scrap, flying bool) (verbs []*wire.Verb) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if scrap && w.cookie != nil {
+		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_Scrap{
+			Scrap: &wire.Scrap{File: uint64(w.id), Cookie: w.cookie}}})
+	}
+	if w.cookie == nil && !flying && w.err == nil {
+		w.sess.giveID(w.id)
+	}
+	if w.exclusive != "" {
+		verbs = append(verbs, w.releaseVerb())
+	}
+	return verbs
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -46,6 +47,7 @@ type writer struct {
 	name   string
 	attr   Attr
 	mtime  bool   // set by the caller
+	given  bool   // construct named an mtime
 	atime  bool   // likewise
 	set    uint32 // bits of attributes changed since construct
 	buf    *erasure.Buffer
@@ -143,16 +145,23 @@ func (w *writer) renew(ctx context.Context) error {
 	}
 }
 
-// reserve decides O_EXCL.
+// reserve decides O_EXCL: among this client's own files here, since they
+// share a session, and among all clients in the shard.
 func (w *writer) reserve(ctx context.Context) error {
+	if !w.c.files.claim(w.dir, w.name) {
+		return &eggs.Error{Op: "client.Reserve", Kind: eggs.Exist,
+			Err: errors.New("it is being made here")}
+	}
 	_, err := w.request(ctx, func() []*wire.Verb {
 		return []*wire.Verb{{Verb: &wire.Verb_Reserve{
 			Reserve: &wire.Reserve{Dir: uint64(w.dir), Name: w.name}}}}
 	})
-	if err == nil {
-		w.exclusive = w.name
+	if err != nil {
+		w.c.files.unclaim(w.dir, w.name)
+		return err
 	}
-	return err
+	w.exclusive = w.name
+	return nil
 }
 
 // request sends verbs in the file's session. When that is over before they
