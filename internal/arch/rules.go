@@ -22,6 +22,7 @@ var Rules = []Rule{
 	{"cdc", []string{"eggs", "wire", "raftgroup"}, "talks to shards through its own interface"},
 	{"blockd", []string{"eggs", "wire", "internal/auth", "internal/disk"}, "knows no metadata"},
 	{"client", []string{"eggs", "wire", "erasure", "internal/auth"}, "servers and client never meet"},
+	{"client/clienttest", []string{"*"}, "a cluster in memory, for tests"},
 	{"upkeep", []string{"eggs", "wire", "client"}, "an ordinary user, no back door"},
 	{"gateway/...", []string{"eggs", "wire", "client"}, "a door on client only"},
 	{"fuse", []string{"eggs", "client"}, "nobody above client sees wire"},
