@@ -87,7 +87,15 @@ func (b *bench) run(ctx context.Context) error {
 			return oerr
 		}
 		defer c.Close()
-		actions, err = b.onLibrary(ctx, c)
+		var clean func() error
+		actions, clean, err = b.onLibrary(ctx, c)
+		if err == nil {
+			defer func() {
+				if cerr := clean(); cerr != nil {
+					b.o.say("the folder of this run stays: %v", cerr)
+				}
+			}()
+		}
 	}
 	if err != nil {
 		return err
@@ -295,17 +303,21 @@ func readLarge(path string) error {
 }
 
 // onLibrary does the same through the client library.
-func (b *bench) onLibrary(ctx context.Context, c *client.Client) ([]action, error) {
+func (b *bench) onLibrary(ctx context.Context, c *client.Client) ([]action, func() error, error) {
 	const dirs = 64 // directories, so that many shards take part
-	top, err := c.Mkdir(ctx, eggs.Root, fmt.Sprintf("bench-%d", time.Now().UnixNano()), client.CreateOptions{Mode: 0o755})
+	name := fmt.Sprintf("bench-%d", time.Now().UnixNano())
+	top, err := c.Mkdir(ctx, eggs.Root, name, client.CreateOptions{Mode: 0o755})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	clean := func() error {
+		return removeTree(context.WithoutCancel(ctx), c, eggs.Root, client.Entry{Name: name, Target: top.ID})
 	}
 	var homes []eggs.InodeID
 	for i := range dirs {
 		a, err := c.Mkdir(ctx, top.ID, fmt.Sprintf("home%d", i), client.CreateOptions{Mode: 0o755})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		homes = append(homes, a.ID)
 	}
@@ -342,7 +354,7 @@ func (b *bench) onLibrary(ctx context.Context, c *client.Client) ([]action, erro
 			return c.Unlink(ctx, home(i), "f"+strconv.Itoa(i), 0)
 		}},
 		action{"rmdir", func(ctx context.Context, i int) error { return c.Rmdir(ctx, home(i), "d"+strconv.Itoa(i)) }},
-	), nil
+	), clean, nil
 }
 
 func listLibrary(ctx context.Context, c *client.Client, homes []eggs.InodeID, want int) error {
