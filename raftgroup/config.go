@@ -31,9 +31,11 @@ type Config struct {
 	Timers   Timers // zero fields take the defaults
 	InMemory bool   // state without a disk, for tests
 
-	// MustExist says that this node has had a log before: when it is not there,
-	// Open fails with Corrupt, since 257 groups' votes are lost.
+	// MustExist refuses to begin with an empty folder: a node whose identity says
+	// that it was here before has lost its votes, and must come back as another.
 	MustExist bool
+
+	Truncate TruncateLimits // when the log is truncated; zero fields take the defaults
 }
 
 // Timers are the rhythm of a node. Raft's own timers are long on purpose: what

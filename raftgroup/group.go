@@ -70,7 +70,7 @@ func openGroup(h *Host, id eggs.GroupID, m Machine) (*Group, error) {
 	g.done = g.ctx.Done()
 	g.trans = &transport{host: h, group: g, id: id, consumer: make(chan raft.RPC, maxConsumer)}
 	g.raft, err = raft.NewRaft(h.raftConfig(id), &applier{rep.state, g},
-		rep.logs, rep.stable, rep.snaps, g.trans)
+		rep.log, rep.log, rep.state, g.trans)
 	if err != nil {
 		g.cancel()
 		return nil, &eggs.Error{Kind: eggs.Corrupt, Err: err}
@@ -275,6 +275,8 @@ func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 	return answers
 }
 
-func (a *applier) Snapshot() (raft.FSMSnapshot, error) { return nil, raft.ErrNothingNewToSnapshot }
-
-func (a *applier) Restore(r io.ReadCloser) error { return r.Close() }
+func (a *applier) Restore(r io.ReadCloser) error {
+	err := a.GroupState.Restore(r)
+	a.g.wakeWaiters()
+	return err
+}

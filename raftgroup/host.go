@@ -90,9 +90,10 @@ func Open(cfg Config) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.reads = newReadBatcher(h)
 	h.watch = newWatch(h)
-	h.wg.Add(2)
+	h.wg.Add(3)
 	go h.watch.run()
 	go h.follow()
+	go h.truncate()
 	return h, nil
 }
 

@@ -1,59 +1,90 @@
 package raftgroup
 
 import (
+	"errors"
 	"path/filepath"
-
-	"github.com/hashicorp/raft"
+	"time"
 
 	"eggsfs/eggs"
 )
 
 // store is what a node keeps on its disk for all groups.
 type store struct {
+	log   *Log
 	state *State
 }
 
 func openStore(c *Config) (*store, error) {
-	state, err := OpenState(filepath.Join(c.Dir, "state"), StateOptions{
-		InMemory: c.InMemory, Logger: c.Logger, Fatal: c.Fatal,
+	log, err := OpenLog(filepath.Join(c.Dir, "raft.log"), LogOptions{
+		MustExist: c.MustExist, Logger: c.Logger, Fatal: c.Fatal,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &store{state: state}, nil
+	state, err := OpenState(filepath.Join(c.Dir, "state"), StateOptions{
+		InMemory: c.InMemory, MustExist: c.MustExist, Logger: c.Logger, Fatal: c.Fatal,
+	})
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return &store{log, state}, nil
 }
 
-func (s *store) close() error { return s.state.Close() }
+func (s *store) close() error { return errors.Join(s.state.Close(), s.log.Close()) }
 
 // replica is one group's part of the store.
 type replica struct {
-	logs   raft.LogStore
-	stable raft.StableStore
-	snaps  raft.SnapshotStore
-	state  *GroupState
+	log   monotonicLog
+	state *GroupState
 }
+
+// monotonicLog makes raft remove the whole log when it has installed a snapshot.
+// It would keep entries behind the snapshot's end, which may be another
+// leader's, and with nothing before them never accept an append again.
+type monotonicLog struct{ *GroupLog }
+
+// IsMonotonic is raft.MonotonicLogStore.
+func (monotonicLog) IsMonotonic() bool { return true }
 
 func (s *store) replica(id eggs.GroupID, m Machine) (*replica, error) {
 	state, err := s.state.Group(id, m)
 	if err != nil {
 		return nil, err
 	}
-	mem := raft.NewInmemStore()
-	return &replica{logs: mem, stable: mem, snaps: raft.NewDiscardSnapshotStore(), state: state}, nil
+	log := s.log.Group(id)
+	if err := state.CheckLog(log); err != nil {
+		return nil, err
+	}
+	return &replica{monotonicLog{log}, state}, nil
 }
 
-func (r *replica) drop() error { return r.state.Drop() }
+// drop forgets the log first: a log that begins above an empty state would be
+// taken for a loss.
+func (r *replica) drop() error {
+	if err := r.log.Drop(); err != nil {
+		return err
+	}
+	return r.state.Drop()
+}
 
-// stateIndex returns the greatest index up to limit whose entry reaches the state.
-func (r *replica) stateIndex(limit uint64) uint64 {
-	for i := limit; i > 0; i-- {
-		var l raft.Log
-		if r.logs.GetLog(i, &l) != nil {
-			return i
+// truncate keeps the log short for as long as the host is open.
+func (h *Host) truncate() {
+	defer h.wg.Done()
+	tick := time.NewTicker(care)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case <-tick.C:
 		}
-		if l.Type == raft.LogCommand || l.Type == raft.LogConfiguration {
-			return i
+		freed, err := MaybeTruncate(h.store.log, h.store.state, h.cfg.Truncate)
+		if err != nil {
+			h.log.Error("the log was not truncated", "err", err)
+		}
+		if freed > 0 {
+			h.counters.truncated.Add(uint64(freed))
+			h.log.Info("truncated the log", "bytes", freed)
 		}
 	}
-	return 0
 }

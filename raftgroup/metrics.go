@@ -20,6 +20,7 @@ type counters struct {
 	readRounds                  atomic.Uint64
 	snapshotsOut, snapshotsIn   atomic.Uint64
 	stood, moved, unstuck       atomic.Uint64
+	truncated                   atomic.Uint64
 }
 
 // Stats is a picture of the host for metrics.
@@ -40,6 +41,8 @@ type Stats struct {
 	Elections    uint64 // times that this node stood for election in a group
 	Moves        uint64 // leaderships given back to whom they belong
 	Unstuck      uint64 // replications set going again
+	Truncated    uint64 // bytes of log removed
+	LogBytes     int64  // bytes of log that count
 }
 
 // Stats returns counts since the start, and how things are.
@@ -50,6 +53,7 @@ func (h *Host) Stats() Stats {
 		Refused: c.refused.Load(), ReadRounds: c.readRounds.Load(),
 		SnapshotsOut: c.snapshotsOut.Load(), SnapshotsIn: c.snapshotsIn.Load(),
 		Elections: c.stood.Load(), Moves: c.moved.Load(), Unstuck: c.unstuck.Load(),
+		Truncated: c.truncated.Load(), LogBytes: h.store.log.Bytes(),
 	}
 	for _, g := range h.Groups() {
 		s.Groups++

@@ -63,7 +63,7 @@ func (g *Group) waitApplied(ctx context.Context, op string, index uint64) error 
 	if g.replica.state.AppliedIndex() >= index {
 		return nil
 	}
-	index = g.replica.stateIndex(index)
+	index = g.replica.log.StateIndex(index)
 	w := waiter{index, make(chan struct{})}
 	g.mu.Lock()
 	g.waiting.Add(1)
