@@ -67,7 +67,8 @@ type Timers struct {
 	// Hung is how long a node may be silent before its connection is given up.
 	Hung time.Duration
 
-	// Turn is how long a survivor waits for the one before it to take a group over.
+	// Turn is how long a survivor waits for the one before it to take a group over. Less
+	// makes two stand at one time when disks are busy, and neither wins.
 	Turn time.Duration
 
 	// Settle is how long a node must have been in contact before leaderships
@@ -87,7 +88,7 @@ func (t *Timers) fill() {
 	set(&t.Ping, 250*time.Millisecond)
 	set(&t.Silent, time.Second)
 	set(&t.Hung, 5*time.Second)
-	set(&t.Turn, 150*time.Millisecond)
+	set(&t.Turn, 300*time.Millisecond)
 	set(&t.Settle, 3*time.Second)
 }
 

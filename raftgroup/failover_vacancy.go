@@ -10,14 +10,16 @@ import (
 	"eggsfs/eggs"
 )
 
-// vacancy is a group of ours that has no leader, and whose turn it is to stand
-// for election. Turns go round the candidates, in an order that spreads groups
-// evenly; a round takes twice the time of the one before it. So one node stands
-// at a time, although nobody is asked.
+// vacancy is a group of ours that has no leader. Its candidates have an order, in
+// which groups are spread evenly: the first stands at once, each other one a
+// Timers.Turn after the one before it. A term that rises shows that somebody stood;
+// then all wait, twice as long each time, and the order begins with the next one. So
+// one node stands at a time, although nobody is asked.
 type vacancy struct {
-	since int64 // 0: there is a leader
-	turn  int   // of the next candidate
-	stood int64 // when we stood last
+	since int64  // when the first may stand; 0: there is a leader
+	term  uint64 // as last seen
+	tries int    // terms seen to rise
+	stood int64  // when we stood last
 }
 
 // attend sees to one group, and returns when it wants to be called again, or 0.
@@ -40,31 +42,45 @@ func (w *watch) attend(g *Group, now int64) int64 {
 		*v = vacancy{}
 		return at
 	}
-	if v.since == 0 {
-		v.since = now + int64(grace)
+	if term := g.raft.CurrentTerm(); v.since == 0 {
+		v.since, v.term = now, term
+	} else if term != v.term {
+		v.term = term
+		v.wait(now, w.host.cfg.Timers.Turn)
 	}
 	if g.urged.Swap(false) && now-v.stood > int64(w.host.cfg.Timers.Turn)/2 {
 		w.stand(g, row.node, now)
+		v.wait(now, w.host.cfg.Timers.Turn)
 	}
-	return w.takeTurn(g, row.node, candidates, now)
+	return w.takeTurn(g, row.node, candidates, now, grace)
 }
 
-// takeTurn stands for election if it is our turn, and returns when the next one is.
-func (w *watch) takeTurn(g *Group, from eggs.NodeID, candidates []eggs.NodeID, now int64) int64 {
+const maxDoublings = 4 // of the time to wait for an election
+
+// wait begins again after somebody stood.
+func (v *vacancy) wait(now int64, turn time.Duration) {
+	v.tries++
+	v.since = now + int64(turn)<<min(v.tries, maxDoublings)
+}
+
+// takeTurn stands for election if it is our turn, and returns when it will be.
+func (w *watch) takeTurn(
+	g *Group, from eggs.NodeID, candidates []eggs.NodeID, now int64, grace time.Duration,
+) int64 {
 	v, n := &w.vacancies[g.id], len(candidates)
-	step := int64(w.host.cfg.Timers.Turn)
-	start := func(turn int) int64 {
-		round := min(turn/n, 6) // no longer than 64 times the first
-		return v.since + step*int64(n*(1<<round-1)+(turn-round*n)*(1<<round))
+	us := slices.Index(candidates, w.host.cfg.Node)
+	if us < 0 {
+		return 0
 	}
-	for start(v.turn) <= now {
-		next := start(v.turn + 1)
-		if candidates[v.turn%n] == w.host.cfg.Node && now < next {
-			w.stand(g, from, now)
-		}
-		v.turn++
+	rank := ((us-v.tries)%n + n) % n
+	turn := w.host.cfg.Timers.Turn
+	due := v.since + int64(grace) + int64(rank)*int64(turn)<<min(v.tries, maxDoublings)
+	if now < due {
+		return due
 	}
-	return start(v.turn)
+	w.stand(g, from, now)
+	v.wait(now, turn)
+	return v.since
 }
 
 // heirs returns who may take a group over from a leader, none if it is not down.
