@@ -189,7 +189,8 @@ func (l *Log) Group(id eggs.GroupID) *GroupLog { return &l.groups[id] }
 // Bytes returns about how much the records that count take.
 func (l *Log) Bytes() int64 { return l.bytes.Load() }
 
-// Close waits for the running commit and closes the file. Writers that are not in it get Unavailable.
+// Close waits for the running commit and closes the file. Writers that are not in it get
+// Unavailable.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {

@@ -14,10 +14,11 @@ import (
 	"eggsfs/eggs"
 )
 
-// bbolt trusts its pages: only the two meta pages have a checksum, a damaged page ends in a panic, at open
-// even in a goroutine of bbolt's own, and a damaged newest meta page silently in the state before the
-// last commit. So before bbolt sees the file, this walks over all of its pages and checks
-// that they form two trees of sorted keys. What the values hold, their checksums say.
+// bbolt trusts its pages: only the two meta pages have a checksum, a damaged page ends in a
+// panic, at open even in a goroutine of bbolt's own, and a damaged newest meta page silently in
+// the state before the last commit. So before bbolt sees the file, this walks over all of its
+// pages and checks that they form two trees of sorted keys. What the values hold, their
+// checksums say.
 
 // The parts of a bolt file.
 const (
@@ -232,7 +233,7 @@ func (p *boltPage) leaf(lo, hi []byte, f func(flags uint32, key, value []byte) e
 		pos, klen := binary.LittleEndian.Uint32(e[4:]), binary.LittleEndian.Uint32(e[8:])
 		vlen := binary.LittleEndian.Uint32(e[12:])
 		if uint64(klen)+uint64(vlen) > uint64(len(p.data)) {
-			return fmt.Errorf("%w: page %d, element %d: %d bytes", errBolt, p.id, i, uint64(klen)+uint64(vlen))
+			return fmt.Errorf("%w: page %d, element %d: %d and %d bytes", errBolt, p.id, i, klen, vlen)
 		}
 		pair, err := p.slice(i, pos, klen+vlen)
 		if err != nil {

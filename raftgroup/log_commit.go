@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,6 +50,8 @@ func (l *Log) poke() {
 	}
 }
 
+var errLogClosed = errors.New("the log is closed")
+
 func (l *Log) isClosed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -56,7 +59,7 @@ func (l *Log) isClosed() bool {
 }
 
 func (l *Log) closedError(kind eggs.Kind) error {
-	e := &eggs.Error{Op: "raftgroup.Log", Name: l.path, Kind: kind, Err: fmt.Errorf("the log is closed")}
+	e := &eggs.Error{Op: "raftgroup.Log", Name: l.path, Kind: kind, Err: errLogClosed}
 	if err := l.broken.Load(); err != nil {
 		e.Err = *err
 	}
@@ -121,8 +124,8 @@ func (l *Log) perform(batch []*logWrite) error {
 	return l.commit(batch)
 }
 
-// stop keeps everybody waiting until Close, after a failure: what was written is unknown, so no answer is
-// true.
+// stop keeps everybody waiting until Close, after a failure: what was written is unknown, so no
+// answer is true.
 func (l *Log) stop(batch []*logWrite) {
 	for {
 		waiting, closed := l.take()

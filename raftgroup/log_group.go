@@ -27,6 +27,8 @@ type GroupLog struct {
 	voteFor           []byte
 	votePending       uint64 // LastVoteTerm that waits for its LastVoteCand
 
+	settled, settledTerm uint64 // see Settle
+
 	recent      []*raft.Log // the newest entries, without a gap
 	recentFirst uint64      // index of recent[0]
 }
@@ -75,13 +77,17 @@ func (g *GroupLog) StateIndex(limit uint64) uint64 {
 	return i // what is below the log has been applied
 }
 
-// GetLog reads the entry at index into l, whose Data must not be changed. It returns raft.ErrLogNotFound
-// if there is none.
+// GetLog reads the entry at index into l, whose Data must not be changed. It returns
+// raft.ErrLogNotFound if there is none.
 func (g *GroupLog) GetLog(index uint64, l *raft.Log) error {
 	for {
 		g.mu.RLock()
 		if !g.has(index) {
+			ok := g.answerSettled(index, l)
 			g.mu.RUnlock()
+			if ok {
+				return nil
+			}
 			return raft.ErrLogNotFound
 		}
 		if index >= g.recentFirst && index-g.recentFirst < uint64(len(g.recent)) {
@@ -110,9 +116,9 @@ func (g *GroupLog) GetLog(index uint64, l *raft.Log) error {
 // StoreLog appends one entry.
 func (g *GroupLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs appends entries. The group's entries from the first one's index on become void, and all of
-// them if there would be a gap. The entries are kept for readers: neither they nor
-// the memory of their Data may be used again.
+// StoreLogs appends entries. The group's entries from the first one's index on become void, and
+// all of them if there would be a gap. The entries are kept for readers: neither they nor the
+// memory of their Data may be used again.
 func (g *GroupLog) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
@@ -170,10 +176,10 @@ var errStableKey = errors.New("raft uses three keys, and this is none of them")
 
 // SetUint64 sets CurrentTerm, or the first half of a vote.
 //
-// raft sets LastVoteTerm and then LastVoteCand, and grants the vote when both calls have returned. So the
-// first is only remembered, and the second writes both as one record: they cost one commit, and
-// a crash leaves the old pair or the new one. CurrentTerm is a write of its own, since raft
-// acts in a term, without a vote in it, as soon as it is set.
+// raft sets LastVoteTerm and then LastVoteCand, and grants the vote when both calls have
+// returned. So the first is only remembered, and the second writes both as one record: they cost
+// one commit, and a crash leaves the old pair or the new one. CurrentTerm is a write of its own,
+// since raft acts in a term, without a vote in it, as soon as it is set.
 func (g *GroupLog) SetUint64(key []byte, value uint64) error {
 	switch string(key) {
 	case keyTerm:

@@ -11,7 +11,8 @@ import (
 	"eggsfs/eggs"
 )
 
-// rebuildChunk is how many records one goroutine reads before their places are taken note of, in order.
+// rebuildChunk is how many records one goroutine reads before their places are taken note of, in
+// order.
 const rebuildChunk = 2048
 
 // rebuild reads and checks all records and takes note of where they are.

@@ -16,7 +16,7 @@ import (
 type recordKind uint8
 
 const (
-	recordEntry  recordKind = 1 // an entry of a group's log; voids the group's entries from its index on
+	recordEntry  recordKind = 1 // an entry; voids the group's entries from its index on
 	recordStable recordKind = 2 // a stable value; the index is its stableKey
 	recordSuffix recordKind = 3 // the group's entries from the index on are void
 	recordPrefix recordKind = 4 // the group's entries below the index are void

@@ -14,8 +14,8 @@ const (
 	snapshotInstall = "install" // the file that a leader sent
 )
 
-// List returns the one snapshot that there always is, the store itself: raft.SnapshotStore. At a start it tells raft
-// up to where the log is applied.
+// List returns the one snapshot that there always is, the store itself: raft.SnapshotStore. At a
+// start it tells raft up to where the log is applied.
 func (g *GroupState) List() ([]*raft.SnapshotMeta, error) {
 	m := g.meta.Load()
 	if m.index == 0 || len(m.conf) == 0 {
@@ -75,8 +75,9 @@ func (g *GroupState) Snapshot() (raft.FSMSnapshot, error) { return liveSnapshot{
 
 type liveSnapshot struct{ g *GroupState }
 
-// Persist makes the store durable up to the snapshot's index: raft may remove the log up to there. The
-// last entries may be of types that never reach the store, so its index is moved first.
+// Persist makes the store durable up to the snapshot's index: raft may remove the log up to
+// there. The last entries may be of types that never reach the store, so its index is moved
+// first.
 func (s liveSnapshot) Persist(sink raft.SnapshotSink) error {
 	own, ok := sink.(*snapshotSink)
 	if !ok {

@@ -23,9 +23,9 @@ import (
 //	flushed   that write is durable
 //	removed   the file is gone; raft hears that the snapshot is there
 //
-// A crash before "marked" leaves the old state, and the file is thrown away. A crash from then on
-// until "flushed" leaves the mark, and the start repeats "loading" from the file. Afterwards the new state is there.
-// raft removes the log behind the snapshot only after the last step.
+// A crash before "marked" leaves the old state, and the file is thrown away. A crash from then
+// on until "flushed" leaves the mark, and the start repeats "loading" from the file. Afterwards
+// the new state is there. raft removes the log behind the snapshot only after the last step.
 
 // loadBytes is how much of a file is put into one write to the store.
 const loadBytes = 1 << 20
@@ -118,8 +118,8 @@ func (k *snapshotSink) check(path string) error {
 		return err
 	}
 	if r.group != k.g.id || r.meta.index != k.meta.index || r.meta.term != k.meta.term {
-		return fmt.Errorf("%w: a snapshot of group %v at %d (term %d), announced as group %v at %d (term %d)",
-			eggs.Corrupt, r.group, r.meta.index, r.meta.term, k.g.id, k.meta.index, k.meta.term)
+		return fmt.Errorf("%w: a snapshot of group %v at %d (term %d), announced as group %v at %d "+
+			"(term %d)", eggs.Corrupt, r.group, r.meta.index, r.meta.term, k.g.id, k.meta.index, k.meta.term)
 	}
 	for err == nil {
 		_, _, err = r.next()
@@ -173,11 +173,11 @@ func (g *GroupState) openInstall() (*raft.SnapshotMeta, io.ReadCloser, error) {
 	return g.install.meta.snapshot(snapshotInstall, info.Size()), f, nil
 }
 
-// Restore replaces the group's state by what was received before: raft.FSM. If raft hands back the live
-// snapshot, as it does at a start without NoSnapshotRestoreOnStart, there is nothing to do. Nor is there if the
-// state is ahead of the snapshot: what both have in common is the same.
+// Restore replaces the group's state by what was received before: raft.FSM. If raft hands back
+// the live snapshot, as it does at a start without NoSnapshotRestoreOnStart, there is nothing to
+// do. Nor is there if the state is ahead of the snapshot: what both have in common is the same.
+// The caller closes from.
 func (g *GroupState) Restore(from io.ReadCloser) error {
-	defer from.Close()
 	if !g.install.pending {
 		r, err := openStream(from)
 		if err == nil && (r.group != g.id || r.meta.index > g.AppliedIndex()) {
@@ -194,12 +194,24 @@ func (g *GroupState) Restore(from io.ReadCloser) error {
 	defer g.apply.Unlock()
 	if index > g.AppliedIndex() {
 		g.replace()
+		if err := g.settle(); err != nil {
+			return err
+		}
 	}
 	if err := g.s.remove(g.installPath()); err != nil {
 		return g.s.fault("raftgroup.GroupState.Restore", err)
 	}
 	g.arrow("removed")
 	return nil
+}
+
+// settle tells the log what the state now holds.
+func (g *GroupState) settle() error {
+	if g.log == nil {
+		return nil
+	}
+	m := g.meta.Load()
+	return g.log.Settle(m.index, m.term)
 }
 
 // replace marks the group and loads the file. A fault on the way leaves no state to go on with.

@@ -62,6 +62,7 @@ type GroupState struct {
 	views sync.RWMutex
 
 	install installState
+	log     *GroupLog // nil until Attach
 }
 
 // What raft asks of a group's state.
@@ -128,8 +129,8 @@ func (s *State) readMetaFrom(src stateSource, id eggs.GroupID) (*stateMeta, erro
 	return m, nil
 }
 
-// AppliedIndex returns the index of the last command or configuration that was applied. Entries of other
-// types never reach the state: to wait for index i, wait for GroupLog.StateIndex(i).
+// AppliedIndex returns the index of the last command or configuration that was applied. Entries
+// of other types never reach the state: to wait for index i, wait for GroupLog.StateIndex(i).
 func (g *GroupState) AppliedIndex() uint64 { return g.meta.Load().index }
 
 // View returns the state as of now. While a snapshot is being loaded it waits.
@@ -189,6 +190,10 @@ func (g *GroupState) StoreConfiguration(index uint64, c raft.Configuration) {
 		return
 	}
 	meta.conf, meta.confIndex, meta.index = raft.EncodeConfiguration(c), index, index
+	var l raft.Log
+	if g.log != nil && g.log.GetLog(index, &l) == nil {
+		meta.term = l.Term
+	}
 	tx := stateTxs.Get().(*stateTx)
 	tx.begin(g.s, g.id)
 	g.write(tx, &meta)

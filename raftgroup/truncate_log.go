@@ -37,14 +37,14 @@ func (l *Log) cut(c *logCut) (int64, error) {
 
 // cutNow runs in the committer, so nothing is appended meanwhile.
 //
-// An entry is needed from the index on up to which the group's state is durable. That entry itself counts,
-// since raft asks for its term to append after it. The floor is the sequence number from which records
-// count. It rises to the oldest entry needed, but for those carried to the end, and no further than
-// leaves tail bytes. The carried entries, the terms and votes from below
-// the floor and the head with the new floor are one commit: before it all counts
-// that did, after it nothing below does.
+// An entry is needed from the index on up to which the group's state is durable. That entry
+// itself counts, since raft asks for its term to append after it. The floor is the sequence
+// number from which records count. It rises to the oldest entry needed, but for those carried to
+// the end, and no further than leaves tail bytes. The carried entries, the terms and votes from
+// below the floor and the head with the new floor are one commit: before it all counts that did,
+// after it nothing below does.
 func (l *Log) cutNow(c *logCut) error {
-	floor := l.sizes.tailFrom(c.tail)
+	floor := min(l.sizes.tailFrom(c.tail), l.next)
 	cuts := make([]groupCut, len(l.groups))
 	for i := range l.groups {
 		var err error
@@ -88,8 +88,8 @@ func (l *Log) cutNow(c *logCut) error {
 // what is to be carried.
 func (g *GroupLog) planCut(durable, floor uint64) (groupCut, error) {
 	g.mu.RLock()
-	pos, first, last := g.pos, g.first, g.last() // replay never changes pos in place but for the committer
-	g.mu.RUnlock()
+	pos, first, last := g.pos, g.first, g.last()
+	g.mu.RUnlock() // only the committer changes what pos holds
 	if len(pos) == 0 || pos[0]>>1 >= floor {
 		return groupCut{}, nil
 	}

@@ -1,0 +1,159 @@
+package raftgroup
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"eggsfs/eggs"
+)
+
+// smallLog makes a log with records of all kinds, pages that overflow and pages that are free, and
+// returns what each group should hold, and the bytes of the file that are in use.
+func smallLog(t *testing.T, path string) ([]*modelGroup, []byte) {
+	t.Helper()
+	l := openTestLog(t, path, LogOptions{noSync: true})
+	r := rand.New(rand.NewPCG(11, 12))
+	ms := make([]*modelGroup, 4)
+	for i := range ms {
+		ms[i] = &modelGroup{data: map[uint64]string{}}
+	}
+	for n := range 150 {
+		i := r.IntN(len(ms))
+		ms[i].step(t, r, l.Group(eggs.GroupID(i)))
+		if n == 100 {
+			truncateModel(t, l, ms, 20_000)
+		}
+	}
+	big := &raft.Log{Index: ms[0].last + 1, Term: 10_000, Data: make([]byte, 10_000),
+		Extensions: nil}
+	if big.Index%5 == 0 {
+		big.Extensions = []byte("x")
+	}
+	if err := l.Group(0).StoreLog(big); err != nil {
+		t.Fatal(err)
+	}
+	ms[0].last, ms[0].data[big.Index] = big.Index, string(big.Data)
+	for l.removed < l.first { // until the committer has nothing left to remove
+		if _, err := l.cut(&logCut{tail: 1 << 30}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Close()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := 0
+	for _, meta := range []int{0, os.Getpagesize()} {
+		used = max(used, int(binary.LittleEndian.Uint64(b[meta+16+40:]))*os.Getpagesize())
+	}
+	return ms, b[:used]
+}
+
+// Why: bbolt has no checksums but on two pages. Whatever byte of the file is damaged, a start must
+// either find everything as it was (the byte was not in use) or say Corrupt and name the file. Never may
+// it panic, start with other entries or votes, or with fewer.
+func TestLogAnyByteDamaged(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "raft.log")
+	ms, good := smallLog(t, path)
+	r := rand.New(rand.NewPCG(1, 1))
+	found, harmless := 0, 0
+	page := os.Getpagesize()
+	for n := range 400 {
+		bad := append([]byte(nil), good...)
+		at := r.IntN(len(bad))
+		if n%2 == 0 { // the headers and elements of pages matter most, and are few
+			at = at/page*page + r.IntN(64)
+		}
+		bad[at] ^= byte(1 + r.IntN(255))
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := OpenLog(path, LogOptions{noSync: true, Fatal: func(err error) { t.Error(err) }})
+		if err != nil {
+			found++
+			if !errors.Is(err, eggs.Corrupt) && !errors.Is(err, eggs.Unsupported) ||
+				!strings.Contains(err.Error(), path) {
+				t.Fatalf("byte %d of %d: %v", at, len(bad), err)
+			}
+			continue
+		}
+		harmless++
+		for i, m := range ms {
+			m.check(t, l.Group(eggs.GroupID(i)), 1)
+		}
+		l.Close()
+	}
+	t.Logf("%d bytes of %d: %d damages found, %d harmless", found+harmless, len(good), found, harmless)
+	if found < 100 {
+		t.Errorf("only %d damages found", found)
+	}
+}
+
+// Why: a file that lost its end, as after a repair of the file system, must not be taken for a shorter log.
+func TestLogCutShort(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "raft.log")
+	_, good := smallLog(t, path)
+	for pages := range len(good) / os.Getpagesize() {
+		if err := os.WriteFile(path, good[:pages*os.Getpagesize()+100], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenLog(path, LogOptions{}); !errors.Is(err, eggs.Corrupt) {
+			t.Fatalf("%d pages of %d: %v", pages, len(good)/os.Getpagesize(), err)
+		}
+	}
+}
+
+// Why: damage may come while the node runs. Reading an entry must then name file, sequence, group and
+// index and end the node, and never return other bytes.
+func TestLogDamagedWhileOpen(t *testing.T) {
+	for _, how := range []string{"flipped", "cut"} {
+		path := filepath.Join(t.TempDir(), "raft.log")
+		var fatal error
+		l := openTestLog(t, path, LogOptions{noSync: true, Fatal: func(err error) { fatal = err }})
+		g := l.Group(17)
+		for i := range uint64(200) {
+			if err := g.StoreLog(&raft.Log{Index: i + 1, Data: []byte("some bytes to be found")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.mu.Lock()
+		g.recent = nil
+		g.mu.Unlock()
+		if how == "cut" {
+			if err := os.Truncate(path, int64(2*os.Getpagesize())); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(b), "to be found", "to be f0und")),
+				0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out raft.Log
+		err := g.GetLog(150, &out)
+		for _, want := range []string{path, "sequence 150", "group 17", "index 150"} {
+			if !errors.Is(err, eggs.Corrupt) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q in it", how, err, want)
+			}
+		}
+		if fatal == nil {
+			t.Errorf("%s: the node goes on", how)
+		}
+		if how == "flipped" {
+			l.Close()
+		}
+	}
+}
