@@ -34,17 +34,9 @@ func (s *store) close() error { return errors.Join(s.state.Close(), s.log.Close(
 
 // replica is one group's part of the store.
 type replica struct {
-	log   monotonicLog
+	log   *GroupLog
 	state *GroupState
 }
-
-// monotonicLog makes raft remove the whole log when it has installed a snapshot.
-// It would keep entries behind the snapshot's end, which may be another
-// leader's, and with nothing before them never accept an append again.
-type monotonicLog struct{ *GroupLog }
-
-// IsMonotonic is raft.MonotonicLogStore.
-func (monotonicLog) IsMonotonic() bool { return true }
 
 func (s *store) replica(id eggs.GroupID, m Machine) (*replica, error) {
 	state, err := s.state.Group(id, m)
@@ -52,10 +44,10 @@ func (s *store) replica(id eggs.GroupID, m Machine) (*replica, error) {
 		return nil, err
 	}
 	log := s.log.Group(id)
-	if err := state.CheckLog(log); err != nil {
+	if err := state.Attach(log); err != nil {
 		return nil, err
 	}
-	return &replica{monotonicLog{log}, state}, nil
+	return &replica{log, state}, nil
 }
 
 // drop forgets the log first: a log that begins above an empty state would be
