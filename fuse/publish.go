@@ -1,0 +1,253 @@
+package fuse
+
+import (
+	"time"
+
+	"eggsfs/client"
+	"eggsfs/eggs"
+)
+
+// verdict is what a look at the processes says about an open file.
+type verdict int
+
+const (
+	nobody verdict = iota // nobody is known to hold it: publish
+	held                  // somebody holds it: not yet
+	slain                 // nobody holds it, and the caller is being killed: publish nothing
+)
+
+// look asks whether anybody still holds the open file of a draft. See the package
+// comment for whom it asks.
+func (d *draft) look(pid uint32, h *handle) verdict {
+	if pid == 0 {
+		return nobody
+	}
+	of := openFile{d.fs.major, d.fs.minor, uint64(h.node), h.mayWrite()}
+	if got, err := holds(pid, of); err != nil {
+		return nobody
+	} else if got || d.mmap && mapped(pid, of) {
+		return held
+	}
+	if d.heldElsewhere(pid, of) {
+		return held
+	}
+	if killed(pid) {
+		return slain
+	}
+	return nobody
+}
+
+func (d *draft) heldElsewhere(pid uint32, of openFile) bool {
+	alone := sameGroup(d.opener, pid)
+	if alone && d.born != 0 && d.fs.births.count() == d.born {
+		return false
+	}
+	list := descendants(pid)
+	if !alone {
+		list = append(list, ancestors(pid, d.opener)...)
+	}
+	ds := d.fs.drafts
+	ds.mu.RLock()
+	list = append(list, d.writers...)
+	ds.mu.RUnlock()
+	for _, p := range list {
+		if sameGroup(p, pid) {
+			continue
+		}
+		if got, err := holds(p, of); err == nil && got || d.mmap && mapped(p, of) {
+			d.remember(p)
+			return true
+		}
+	}
+	return false
+}
+
+// remember adds a process that holds the file to those that are asked.
+func (d *draft) remember(pid uint32) {
+	ds := d.fs.drafts
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for _, p := range d.writers {
+		if p == pid {
+			return
+		}
+	}
+	if len(d.writers) < maxWriters {
+		d.writers = append(d.writers, pid)
+	}
+}
+
+// flush is a close(2) of one descriptor. It publishes when that was the last one.
+func (d *draft) flush(h *handle, pid uint32) error {
+	d.io.Lock()
+	defer d.io.Unlock()
+	if d.err != nil {
+		d.close(h)
+		return d.err
+	}
+	if !d.state().dirty {
+		d.close(h)
+		return nil
+	}
+	switch v := d.look(pid, h); v {
+	case held:
+		return nil
+	case slain:
+		d.fs.log.Debug("the writer was killed: not published", "inode", d.node, "pid", pid)
+		d.doomed = true
+		d.close(h)
+		return nil
+	}
+	d.close(h)
+	if d.claims > 0 {
+		return nil // another handle is open; its close publishes
+	}
+	return d.publish()
+}
+
+// close notes that a handle was closed, as far as FLUSH can tell. io is held.
+func (d *draft) close(h *handle) {
+	if h.claims {
+		h.claims = false
+		d.claims--
+	}
+}
+
+// claim notes that a handle may publish. io is held.
+func (d *draft) claim(h *handle) {
+	if !h.claims && h.publishes {
+		h.claims = true
+		d.claims++
+	}
+}
+
+// release is the end of a handle; the last one ends the draft.
+func (d *draft) release(h *handle) {
+	d.io.Lock()
+	defer d.io.Unlock()
+	d.close(h)
+	ds := d.fs.drafts
+	ds.mu.Lock()
+	d.handles--
+	ds.mu.Unlock()
+	if h.publishes && d.claims == 0 && d.err == nil && !d.doomed && d.state().dirty {
+		if err := d.publish(); err != nil {
+			d.fs.log.Error("a file was lost after its close", "inode", d.node, "err", err)
+		}
+	}
+	d.end()
+}
+
+// end forgets the draft if no handle is open. io is held.
+func (d *draft) end() {
+	if !d.fs.drafts.forget(d) {
+		return
+	}
+	if d.writer != nil {
+		d.writer.Abort()
+		d.writer = nil
+	}
+	d.body.drop()
+}
+
+// publish makes the file durable and visible, unless it has no name any more. io is held.
+func (d *draft) publish() error {
+	s := d.state()
+	if !s.linked {
+		return nil
+	}
+	if !d.fs.enter() {
+		return eggs.E("fuse.publish", eggs.IO, "the mount is ending")
+	}
+	defer d.fs.leave()
+	start := time.Now()
+	w, err := d.deliver()
+	if err != nil {
+		d.lose(err)
+		return err
+	}
+	ds := d.fs.drafts
+	ds.mu.Lock()
+	d.id, d.over = w.ID(), true
+	ds.clean(d)
+	ds.replaced(d)
+	ds.mu.Unlock()
+	d.writer = nil
+	d.body.published(&lazyReader{ctx: d.fs.ctx, client: d.fs.client, id: w.ID()})
+	d.fs.log.Debug("published", "inode", w.ID(), "name", s.at.name,
+		"size", d.body.size, "took", time.Since(start))
+	return d.decorate()
+}
+
+// deliver sends what is left and closes the writer. A writer whose construction expired
+// is replaced once, when all bytes are still here.
+func (d *draft) deliver() (client.Writer, error) {
+	old := d.writer
+	fresh := old == nil || d.body.over != nil && old.Size() > 0
+	defer func() {
+		if old != nil && old != d.writer {
+			old.Abort() // not before: it may be the base of an overlay
+		}
+	}()
+	for try := 0; ; try++ {
+		if fresh {
+			if _, err := d.freshWriter(); err != nil {
+				return nil, err
+			}
+		}
+		err := d.closeWriter()
+		if err == nil {
+			return d.writer, nil
+		}
+		lost := eggs.KindOf(err) == eggs.Expired || eggs.KindOf(err) == eggs.BadSession
+		if try > 0 || !lost || d.body.sent != nil {
+			return nil, err
+		}
+		if d.writer != old {
+			d.writer.Abort()
+		}
+		fresh = true
+	}
+}
+
+func (d *draft) closeWriter() error {
+	if err := d.body.send(d.writer); err != nil {
+		return err
+	}
+	if name := d.state().at.name; name != d.named {
+		d.writer.Rename(name)
+		d.named = name
+	}
+	a := d.snapshot()
+	d.writer.SetAttr(client.SetAttr{
+		Mode: &a.Mode, UID: &a.UID, GID: &a.GID, Mtime: &a.Mtime, Atime: &a.Atime,
+	})
+	_, err := d.writer.Close(d.fs.ctx)
+	return err
+}
+
+// lose gives the file up after a failed publish: close(2) has reported it.
+func (d *draft) lose(err error) {
+	d.err = err
+	ds := d.fs.drafts
+	ds.mu.Lock()
+	ds.clean(d)
+	ds.unlink(d)
+	ds.mu.Unlock()
+	if d.writer != nil && eggs.KindOf(err) != eggs.Indeterminate {
+		d.writer.Abort()
+	}
+	d.writer = nil
+	d.fs.log.Warn("a file could not be published", "inode", d.node, "err", err)
+}
+
+// decorate sets the extended attributes that were given before the file was published.
+func (d *draft) decorate() error {
+	s := d.state()
+	for name, value := range d.snapshot().Xattrs {
+		if err := d.fs.client.SetXattr(d.fs.ctx, s.id, name, value, false, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
