@@ -54,6 +54,13 @@ func (b *badDisks) noRead(d eggs.DiskID) {
 	b.mu.Unlock()
 }
 
+// answered ends the avoidance of a disk that was read from.
+func (b *badDisks) answered(d eggs.DiskID) {
+	b.mu.Lock()
+	delete(b.read, d)
+	b.mu.Unlock()
+}
+
 // unwritable lists the disks that new blocks avoid.
 func (b *badDisks) unwritable() []eggs.DiskID {
 	b.mu.Lock()

@@ -21,7 +21,7 @@ const (
 	blockIdle   = 30 * time.Second // an unused connection is closed after this
 	blockSpare  = 32               // unused connections kept to one address: two streams of 10+4
 	writeStall  = 5 * time.Second  // a disk that takes no more bytes for so long has failed
-	proofStall  = 15 * time.Second // one that does not make them durable
+	proofStall  = 10 * time.Second // one that does not make them durable
 	readStall   = 4 * time.Second  // one that gives no bytes: a rebuild is faster
 	writeChunk  = 4 << 20          // bytes for which writeStall holds
 	readWindow  = 256 << 10        // bytes checked and copied while a processor's cache has them
@@ -79,6 +79,21 @@ func (bs *blockConns) close() {
 	bs.idle = nil
 	for b := range bs.busy {
 		b.Close()
+	}
+}
+
+// drop closes all connections to an address; requests on them fail.
+func (bs *blockConns) drop(addr string) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	for _, b := range bs.idle[addr] {
+		b.Close()
+	}
+	delete(bs.idle, addr)
+	for b := range bs.busy {
+		if b.addr == addr {
+			b.Close()
+		}
 	}
 }
 
@@ -224,7 +239,7 @@ func (c *Client) onDisk(ctx context.Context, op string, d eggs.DiskID,
 			return wrap(eggs.Other, err)
 		case ctx.Err() != nil:
 			return wrap(eggs.Canceled, ctx.Err())
-		case !b.reused || stalled(err):
+		case !b.reused || stalled(err) || !c.see().reachable(d):
 			return wrap(eggs.Unavailable, err)
 		}
 	}

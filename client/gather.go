@@ -119,6 +119,9 @@ func (g *gathering) avoided(pic *picture, block int) bool {
 func (g *gathering) get(ctx context.Context, q piece, sink func(at uint32, pages []byte)) error {
 	cert := g.s.certs[q.block]
 	err := g.r.c.getBlock(ctx, cert, q.from, q.to-q.from, sink)
+	if err == nil {
+		g.r.c.bad.answered(certOf(cert))
+	}
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -227,25 +230,27 @@ func (g *gathering) collect(ctx context.Context, want []int, from, to uint32) (
 	return blocks, release, nil
 }
 
-// order lists the blocks to rebuild from: those that are not known to be bad,
-// the wanted ones (which were avoided, but have not failed) and other avoided ones last.
+// order lists the blocks to rebuild from, without those that failed: avoided
+// ones last, and behind them the wanted ones, which were avoided as well.
 func (g *gathering) order(want []int) []int {
 	pic := g.r.c.see()
 	wanted := make(map[int]bool, len(want))
 	for _, b := range want {
 		wanted[b] = true
 	}
-	var good, avoided []int
+	var good, avoided, last []int
 	for b := range g.s.certs {
 		switch {
-		case g.bad[b] != nil || wanted[b]:
+		case g.bad[b] != nil:
+		case wanted[b]:
+			last = append(last, b)
 		case g.avoided(pic, b):
 			avoided = append(avoided, b)
 		default:
 			good = append(good, b)
 		}
 	}
-	return append(good, avoided...)
+	return append(append(good, avoided...), last...)
 }
 
 // tooFew says why a span cannot be read.

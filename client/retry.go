@@ -58,7 +58,11 @@ func (c *Client) CallNode(ctx context.Context, node eggs.NodeID, m wire.Method, 
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	if node == c.o.Self && c.o.Local != nil {
-		return c.o.Local(ctx, m, req)
+		msg, err := c.o.Local(ctx, m, req)
+		if err != nil && eggs.KindOf(err) == eggs.Other && ctx.Err() != nil {
+			err = &eggs.Error{Kind: eggs.Indeterminate, Err: err}
+		}
+		return msg, err
 	}
 	conn, err := c.conn(ctx, node)
 	if err != nil {

@@ -80,6 +80,7 @@ func (c *Client) see() *picture {
 		id := eggs.NodeID(n.Id)
 		if was := p.node(id); !n.Alive && was != nil && was.Alive {
 			c.peers.drop(id)
+			c.blocks.drop(n.Address)
 		}
 	}
 	return next

@@ -90,7 +90,14 @@ func (n *Node) start() {
 func (n *Node) up() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.listen != nil
+	return n.listen != nil && !n.dead
+}
+
+// Declare has the picture say that the node lives, or not, whatever is true.
+func (n *Node) Declare(alive bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dead = !alive
 }
 
 // Stop ends the node as SIGKILL does. Its groups have no leader until Lead.

@@ -59,6 +59,7 @@ type Node struct {
 	mu     sync.Mutex
 	listen *wire.Listener
 	server *wire.Server
+	dead   bool // says the picture
 	blocks map[net.Conn]struct{}
 }
 
