@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"eggsfs/eggs"
@@ -128,7 +127,7 @@ func (c *chaos) act() {
 			c.past = append(c.past, pastVersion{dir, name, target, at})
 			c.mu.Unlock()
 		} else {
-			c.within(dir, name, c.name())
+			_ = c.within(dir, name, c.name())
 		}
 	case 9:
 		c.mu.Lock()
@@ -144,25 +143,6 @@ func (c *chaos) act() {
 	}
 }
 
-// within renames within one directory, as a client's shard does.
-func (m *namespace) within(dir uint64, from, to string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.time++
-	e, no := m.edge(dir, from, 0)
-	if no != nil || e.lock != 0 || from == to {
-		return
-	}
-	if _, no = m.createEdge(&wire.CreateEdge{
-		Dir: dir, Name: to, Target: e.target, ReplaceFile: !eggs.InodeID(e.target).IsDir(),
-	}); no != nil {
-		return
-	}
-	d := m.dirs[dir]
-	delete(d.edges, from)
-	d.past = append(d.past, modelPast{from, e.target, e.time, false})
-}
-
 func (c *chaos) run() {
 	stop := make(chan struct{})
 	var nemesis, clients sync.WaitGroup
@@ -176,7 +156,7 @@ func (c *chaos) run() {
 			next := c.n(3)
 			c.g.lead(next)
 			if c.n(4) == 0 {
-				c.g.restart((next+1)%3, c.namespace, clock)
+				c.g.restart((next+1)%3, c.post, clock)
 			}
 		}
 	})
@@ -200,17 +180,15 @@ func (c *chaos) run() {
 func TestRandom(t *testing.T) {
 	first := max(*seedFlag, 1)
 	for seed := first; seed < first+uint64(*seedsFlag); seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := &chaos{
-					world: newWorld(t), rand: rand.New(rand.NewPCG(seed, 1)),
-					known: []uint64{root}, made: map[uint64]bool{},
-				}
-				c.weather()
-				c.run()
-				c.g.lose = nil
-				c.holds()
-			})
+		onBoth(t, fmt.Sprint("seed=", seed), func(t *testing.T, w *world) {
+			c := &chaos{
+				world: w, rand: rand.New(rand.NewPCG(seed, 1)),
+				known: []uint64{root}, made: map[uint64]bool{},
+			}
+			c.weather()
+			c.run()
+			c.g.lose = nil
+			c.holds()
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"eggsfs/eggs"
@@ -17,7 +18,7 @@ import (
 // client's session.
 type world struct {
 	t *testing.T
-	*namespace
+	*post
 	g        *fakeGroup
 	mu       sync.Mutex
 	session  uint64
@@ -27,9 +28,24 @@ type world struct {
 
 func clock() eggs.Time { return eggs.TimeOf(time.Now()) }
 
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, namespace: newNamespace(), open: map[uint64]bool{}}
-	w.g = newCluster(t, 3, w.namespace, clock)
+// onBoth plays f twice, on false time: on the model of the shards and on the real ones.
+func onBoth(t *testing.T, name string, f func(t *testing.T, w *world)) {
+	for _, set := range []struct {
+		name string
+		make func(*testing.T) shardSet
+	}{
+		{"model", func(*testing.T) shardSet { return newNamespace() }},
+		{"shards", newRealShards},
+	} {
+		t.Run(name+"/"+set.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { f(t, newWorld(t, set.make(t))) })
+		})
+	}
+}
+
+func newWorld(t *testing.T, set shardSet) *world {
+	w := &world{t: t, post: &post{shardSet: set}, open: map[uint64]bool{}}
+	w.g = newCluster(t, 3, w.post, clock)
 	reply, err := w.try(&wire.CdcRequest{Op: &wire.CdcRequest_OpenSession{
 		OpenSession: &wire.OpenSession{Client: 7},
 	}})
@@ -108,6 +124,12 @@ func unlink(dir uint64, name string, target uint64, at int64) *wire.CdcRequest {
 	}}}
 }
 
+// lookup answers what a current edge points to, or 0.
+func (w *world) lookup(dir uint64, name string) uint64 {
+	id, _ := w.picture().lookup(dir, name)
+	return id
+}
+
 // mkdir makes a directory that must be made.
 func (w *world) mkdir(dir uint64, name string) uint64 {
 	w.t.Helper()
@@ -170,8 +192,9 @@ func (w *world) holds() {
 	w.t.Helper()
 	w.settle()
 	state := w.g.at().state
-	if faults := w.check(parents(state)); len(faults) > 0 {
-		w.t.Fatalf("broken:\n%s\n%s", strings.Join(faults, "\n"), w.dump())
+	now := w.picture()
+	if faults := append(now.check(parents(state)), w.faults()...); len(faults) > 0 {
+		w.t.Fatalf("broken:\n%s\n%s", strings.Join(faults, "\n"), now.dump())
 	}
 	for _, f := range Check(state) {
 		w.t.Errorf("broken: %d: %s", f.Invariant, f.Text)
@@ -181,11 +204,11 @@ func (w *world) holds() {
 			w.t.Errorf("replica %d differs from the leader", r.id)
 		}
 	}
-	before := w.dump()
+	before := now.dump()
 	for _, r := range w.record {
 		w.deliver(r)
 	}
-	if after := w.dump(); after != before {
+	if after := w.picture().dump(); after != before {
 		w.t.Fatalf("late requests changed\n%s\nto\n%s", before, after)
 	}
 }
