@@ -187,7 +187,9 @@ func TestRandom(t *testing.T) {
 			}
 			c.weather()
 			c.run()
+			c.g.mu.Lock()
 			c.g.lose = nil
+			c.g.mu.Unlock()
 			c.holds()
 		})
 	}
