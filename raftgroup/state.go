@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -211,11 +212,13 @@ func (s *State) fault(op string, err error) error {
 	switch {
 	case eggs.KindOf(err) != eggs.Other:
 		kind = eggs.KindOf(err)
-	case errors.Is(err, pebble.ErrCorruption):
+	case pebble.IsCorruptionError(err):
 		kind = eggs.Corrupt
 	case errors.Is(err, pebble.ErrDBDoesNotExist):
 		kind = eggs.NotExist
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EWOULDBLOCK):
+	case errors.Is(err, os.ErrNotExist): // the store names its files
+		kind = eggs.Corrupt
+	case errors.Is(err, syscall.EAGAIN), strings.Contains(err.Error(), "lock held"):
 		kind = eggs.InUse
 	case errors.Is(err, syscall.ENOSPC):
 		kind = eggs.NoSpace
