@@ -54,6 +54,7 @@ type Config struct {
 	BlockTLS      string
 	Reserve       uint64 // bytes
 	Logger        *slog.Logger
+	Pprof         string // HOST:PORT of Go's profiler; "" for none
 
 	// GCInterval is how often the collector looks; more often costs reads, less
 	// often keeps garbage longer.
@@ -103,6 +104,7 @@ func (c *Config) checkAddresses() error {
 		{"--listen", c.Listen, true},
 		{"--advertise", c.Advertise, false},
 		{"--http", c.HTTP, true},
+		{"--pprof", c.Pprof, true},
 	} {
 		if a.addr == "" || a.flag == "--http" && a.addr == "off" {
 			continue

@@ -91,6 +91,7 @@ func Start(cfg Config) (*Node, error) {
 		n.openGossip,
 		n.serve, // from here on others can ask
 		n.openWeb,
+		n.openPprof,
 	} {
 		if err := step(); err != nil {
 			n.Close()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"time"
@@ -420,6 +422,24 @@ func (n *Node) serve() error {
 		}
 		n.host.Serve(c, peer.Node)
 	})
+	return nil
+}
+
+// openPprof serves Go's profiler, if asked for.
+func (n *Node) openPprof() error {
+	if n.cfg.Pprof == "" {
+		return nil
+	}
+	ln, err := net.Listen("tcp", n.cfg.Pprof)
+	if err != nil {
+		return &eggs.Error{Op: "node.Pprof", Name: n.cfg.Pprof, Kind: eggs.IO, Err: err}
+	}
+	n.onClose(func() { ln.Close() })
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	n.wg.Go(func() { _ = (&http.Server{Handler: mux, ReadHeaderTimeout: dialTimeout}).Serve(ln) })
 	return nil
 }
 

@@ -102,6 +102,9 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	results := []benchResult{}
 	for _, a := range actions {
+		if !b.needed(a.name) {
+			continue
+		}
 		r, err := b.measure(ctx, a)
 		if err != nil {
 			return fmt.Errorf("bench %s: %w", a.name, err)
@@ -118,6 +121,15 @@ func (b *bench) run(ctx context.Context) error {
 		return printJSON(results)
 	}
 	return nil
+}
+
+// needed reports whether an action was asked for, or one that builds on it was.
+func (b *bench) needed(name string) bool {
+	builds := map[string][]string{
+		"create": {"stat", "list", "unlink"}, "mkdir": {"list", "rmdir"}, "write": {"read"},
+	}
+	return len(b.only) == 0 || slices.Contains(b.only, name) ||
+		slices.ContainsFunc(builds[name], func(n string) bool { return slices.Contains(b.only, n) })
 }
 
 type benchResult struct {

@@ -58,6 +58,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("block-tls", "", "TLS for blocks: auto (all but loopback), on, off (default auto)")
 	f.String("reserve", "1 GiB", "room kept free on each disk, for log and state")
 	f.Duration("gc-interval", time.Minute, "how often the collector looks for garbage")
+	f.String("pprof", "", "HOST:PORT for Go's profiler, for whoever looks into speed (default: none)")
 	f.String("config", "", "a YAML file of these settings")
 	f.String("log-format", "text", "text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
@@ -105,7 +106,7 @@ func fromSettings(k *koanf.Koanf, f *pflag.FlagSet) (node.Config, error) {
 		Data: k.String("data"), Listen: k.String("listen"), Advertise: k.String("advertise"),
 		HTTP: k.String("http"), Join: k.Strings("join"), KeyFile: k.String("key-file"),
 		FailureDomain: k.String("failure-domain"), Replicas: k.Int("replicas"),
-		BlockTLS: k.String("block-tls"), GCInterval: k.Duration("gc-interval"),
+		BlockTLS: k.String("block-tls"), GCInterval: k.Duration("gc-interval"), Pprof: k.String("pprof"),
 	}
 	if k.Exists("block-services") && (f.Changed("block-services") ||
 		k.Int("block-services") != node.DefaultBlockServices) {
