@@ -43,7 +43,7 @@ func (w *watch) attend(g *Group, now int64) int64 {
 		return at
 	}
 	if term := g.raft.CurrentTerm(); v.since == 0 {
-		v.since, v.term = now, term
+		v.since, v.term = max(now, g.quietUntil.Load()), term
 	} else if term != v.term {
 		v.term = term
 		v.wait(now, w.host.cfg.Timers.Turn)

@@ -26,14 +26,15 @@ type Group struct {
 	cancel context.CancelFunc
 	done   <-chan struct{} // ctx's
 
-	dirty  atomic.Bool          // on its way through Host.events
-	lead   atomic.Pointer[lead] // while we lead
-	cut    atomic.Bool          // we lead, and have no contact to a majority
-	urged  atomic.Bool          // a candidate with a shorter log than ours asked for our vote
-	moving atomic.Bool          // the balancer moves the leadership
-	flying atomic.Int64         // proposals not yet answered
-	hold   atomic.Pointer[hold] // while proposals wait for a transfer
-	voted  atomic.Pointer[members]
+	dirty      atomic.Bool          // on its way through Host.events
+	lead       atomic.Pointer[lead] // while we lead
+	cut        atomic.Bool          // we lead, and have no contact to a majority
+	urged      atomic.Bool          // a candidate with a shorter log than ours asked for our vote
+	moving     atomic.Bool          // the balancer moves the leadership
+	quietUntil atomic.Int64         // Host.now before which we do not stand, having led
+	flying     atomic.Int64         // proposals not yet answered
+	hold       atomic.Pointer[hold] // while proposals wait for a transfer
+	voted      atomic.Pointer[members]
 
 	change sync.Mutex // one change of members or leadership at a time
 

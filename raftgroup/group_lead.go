@@ -54,7 +54,7 @@ func (g *Group) refresh() {
 		l.cancel()
 		g.lead.Store(nil)
 		g.cut.Store(false)
-		g.host.announce(g.id, leaderRow{term: l.term})
+		g.resigned(l.term)
 	}
 	if leads && g.lead.Load() == nil && g.ctx.Err() == nil {
 		l := &lead{term: term, ready: make(chan struct{})}
@@ -72,6 +72,21 @@ func (g *Group) refresh() {
 	if n := nodeOf(id); n != 0 && n != g.host.cfg.Node && g.raft.CurrentTerm() == term {
 		g.host.leaders.learn(0, g.id, leaderRow{node: n, term: term})
 	}
+}
+
+// resigned tells that we lead no more: ourselves now, others later. Most often
+// somebody else is being elected, and raft does not say so before it has written
+// the new term to the disk; then nobody must stand against him.
+func (g *Group) resigned(term uint64) {
+	h, row := g.host, leaderRow{term: term}
+	turn := h.cfg.Timers.Turn
+	g.quietUntil.Store(h.now() + int64(turn))
+	h.leaders.learn(h.cfg.Node, g.id, row)
+	time.AfterFunc(turn, func() {
+		if h.leaders.get(g.id) == row {
+			h.announce(g.id, row)
+		}
+	})
 }
 
 // takeOffice waits until an entry of the term is applied, and then tells whom it concerns.
