@@ -185,7 +185,7 @@ func replicasEqual(t *testing.T, c *Cluster) {
 			if same {
 				break
 			}
-			if try > 100 {
+			if try > 400 { // an idle group tells its followers within 20 s that an entry is committed
 				t.Fatalf("group %s: the replicas differ: %q", name, all)
 			}
 			time.Sleep(100 * time.Millisecond)

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	cmd := exec.Command("go", "build", "-o", dir+"/", "eggsfs/cmd/eggsnode", "eggsfs/cmd/eggsfuse", "eggsfs/cmd/eggs")
+	cmd := exec.Command("go", "build", "-o", dir+"/", "eggsfs/cmd/...")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the binaries: %v\n%s", err, out)
 		os.Exit(1)
