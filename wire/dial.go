@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ func DialTLS(ctx context.Context, addr string, cfg *tls.Config) (net.Conn, error
 	}
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
+		go hangUpSlowly(raw)
 		err = explainTLS(err)
 		if eggs.KindOf(err) != eggs.Other {
 			return fail(eggs.Other, err)
@@ -37,6 +38,16 @@ func DialTLS(ctx context.Context, addr string, cfg *tls.Config) (net.Conn, error
 		return fail(eggs.Unavailable, err)
 	}
 	return conn, nil
+}
+
+// hangUpSlowly lets the peer read the alert that says why, which closing at once could discard.
+func hangUpSlowly(raw net.Conn) {
+	if t, ok := raw.(*net.TCPConn); ok {
+		t.CloseWrite()
+		t.SetReadDeadline(time.Now().Add(lingerTime))
+		io.CopyN(io.Discard, t, MaxHello)
+	}
+	raw.Close()
 }
 
 // explainTLS puts a failed handshake into words. The peer's refusal comes as

@@ -43,6 +43,9 @@ type Listener struct {
 	mu        sync.Mutex
 	protocols map[string]*protocol
 	strangers *list.List // of net.Conn, oldest first
+
+	maxStrangers int
+	greetTime    time.Duration
 }
 
 // Listen opens the port. With plainBlocks, block connections may come without
@@ -61,6 +64,7 @@ func Listen(
 	l := &Listener{
 		tcp: tcp, tls: cfg, plain: plainBlocks, log: newStrangerLog(logger),
 		closed: make(chan struct{}), protocols: map[string]*protocol{}, strangers: list.New(),
+		maxStrangers: maxStrangers, greetTime: greetTime,
 	}
 	go l.acceptLoop()
 	return l, nil
@@ -171,6 +175,7 @@ func (l *Listener) acceptLoop() {
 		conn, err := l.tcp.Accept()
 		if err == nil {
 			pause = 0
+			conn.SetDeadline(time.Now().Add(l.patience()))
 			go l.greet(conn, l.enter(conn))
 			continue
 		}
@@ -187,11 +192,17 @@ func (l *Listener) acceptLoop() {
 	}
 }
 
+func (l *Listener) patience() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.greetTime
+}
+
 // enter notes a stranger, and closes the one who has been one for longest when there are too many.
 func (l *Listener) enter(conn net.Conn) *list.Element {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.strangers.Len() >= maxStrangers {
+	if l.strangers.Len() >= l.maxStrangers {
 		oldest := l.strangers.Front()
 		oldest.Value.(net.Conn).Close()
 		l.strangers.Remove(oldest)
@@ -209,7 +220,6 @@ func (l *Listener) leave(e *list.Element) {
 // greet finds out what a connection is and gives it to its room.
 func (l *Listener) greet(raw net.Conn, e *list.Element) {
 	defer l.leave(e)
-	raw.SetDeadline(time.Now().Add(greetTime))
 	conn, name, err := l.identify(raw)
 	if err == nil {
 		l.mu.Lock()
@@ -238,7 +248,7 @@ func (l *Listener) identify(raw net.Conn) (net.Conn, string, error) {
 	n, err := raw.Read(first)
 	if n == 0 {
 		if isTimeout(err) {
-			err = eggs.E("wire.Accept", eggs.Timeout, "said nothing for "+greetTime.String())
+			err = eggs.E("wire.Accept", eggs.Timeout, "said nothing for "+l.patience().String())
 		}
 		return nil, "", err
 	}

@@ -13,11 +13,11 @@ import (
 
 // Limits of what strangers can make a node write.
 const (
-	strangerPause = time.Minute // between two lines about one address
-	maxRemembered = 1024        // addresses; beyond, all are forgotten at once
+	strangerPause = time.Minute // between two lines of one kind about one address
+	maxRemembered = 1024        // of those; beyond, all are forgotten at once
 )
 
-// strangerLog writes about each address once in a while.
+// strangerLog writes about each address, and each kind of trouble with it, once in a while.
 type strangerLog struct {
 	logger *slog.Logger
 	mu     sync.Mutex
@@ -39,9 +39,10 @@ func (s *strangerLog) say(host string, err error) {
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		return
 	}
+	about := host + " " + eggs.KindOf(err).String()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	line := s.last[host]
+	line := s.last[about]
 	if line != nil && time.Since(line.at) < strangerPause {
 		line.since++
 		return
@@ -53,7 +54,7 @@ func (s *strangerLog) say(host string, err error) {
 	if len(s.last) >= maxRemembered {
 		clear(s.last)
 	}
-	s.last[host] = &strangerLine{at: time.Now()}
+	s.last[about] = &strangerLine{at: time.Now()}
 	s.logger.Warn("closed a connection", "peer", host, "error", err, "unreported", more)
 }
 
