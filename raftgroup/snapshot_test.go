@@ -17,7 +17,8 @@ import (
 	"eggsfs/eggs"
 )
 
-// putMachine sets keys: an entry is lines of "key value-length", and the value depends on both.
+// putMachine sets and deletes keys that depend on an entry's number and index, and counts entries, so
+// that one applied twice shows.
 type putMachine struct{ restored int }
 
 func (m *putMachine) Apply(tx Tx, e Entry) any {
@@ -27,6 +28,8 @@ func (m *putMachine) Apply(tx Tx, e Entry) any {
 	if n%5 == 0 {
 		tx.Delete(fmt.Appendf(nil, "key%05d", n%4999))
 	}
+	count, _ := tx.Get([]byte("count"))
+	tx.Set([]byte("count"), append(count[:len(count)%61], 1))
 	return e.Index
 }
 
@@ -234,6 +237,7 @@ func TestSnapshotCrashAtEachArrow(t *testing.T) {
 	}
 	s.step = nil
 	s.Close()
+	crashes = append(crashes, crash{"removed", mem}) // a removal that was synced, too
 	count := map[string]int{}
 	for i, c := range crashes {
 		count[c.arrow]++
