@@ -17,7 +17,7 @@ const (
 	// transferBytes is what is read, verified and written at a time: large
 	// enough that system calls do not show, small enough to stay in a
 	// processor's cache between them.
-	transferBytes = 256 << 10
+	transferBytes = 512 << 10
 	// requestBuffer holds a request's header, which is about 70 bytes.
 	requestBuffer = 4 << 10
 	// lingerTime is how long a refused peer may read why before the connection is reset.

@@ -360,16 +360,16 @@ func TestConcurrency(t *testing.T) {
 // The process is killed in the middle of puts and erases: whatever was proved is there, whole, or
 // gone, and nothing half-written is left.
 func TestKill(t *testing.T) {
-	dir := t.TempDir()
 	if os.Getenv("BLOCKD_CHILD") != "" {
 		child(t)
 		return
 	}
+	dir := t.TempDir()
 	exe, err := os.Executable()
 	must(t, err)
 	for round := range 3 {
 		cmd := exec.Command(exe, "-test.run=^TestKill$")
-		cmd.Env = append(os.Environ(), "BLOCKD_CHILD="+dir)
+		cmd.Env = append(os.Environ(), "BLOCKD_CHILD="+dir, "TMPDIR="+t.TempDir())
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())

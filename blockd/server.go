@@ -42,8 +42,8 @@ type DiskConfig struct {
 // Defaults of Config.
 const (
 	// DefaultMaxConns bounds memory: a connection in the middle of a request
-	// holds transferBytes and a table, at most 384 KiB.
-	DefaultMaxConns = 1024
+	// holds transferBytes and a table, at most 640 KiB.
+	DefaultMaxConns = 512
 	// DefaultStall is longer than any disk takes for one transfer that ever ends.
 	DefaultStall = 30 * time.Second
 	// DefaultIdle lets clients keep connections over a pause of their user.

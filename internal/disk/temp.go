@@ -41,6 +41,18 @@ func Reserve(file *os.File, size int64) error {
 	}
 }
 
+// Direct switches the page cache off or on for what is written next. Writes past it must be
+// whole pages from page-aligned memory at page-aligned offsets. It reports whether
+// the file system can.
+func (t *Temp) Direct(on bool) bool {
+	flag := 0
+	if on {
+		flag = unix.O_DIRECT
+	}
+	_, err := unix.FcntlInt(t.file.Fd(), unix.F_SETFL, flag)
+	return err == nil
+}
+
 // Reserve asks for room for size bytes, so that lack of it shows before they are sent.
 func (t *Temp) Reserve(size int64) error { return Reserve(t.file, size) }
 
@@ -54,12 +66,6 @@ func (t *Temp) Write(p []byte) (int, error) {
 		return n, t.wrap("disk.Write", err)
 	}
 	return n, nil
-}
-
-// StartWriting has the kernel begin to write [off, off+n) out, without
-// waiting, so that Sync finds little left to do. It is only a hint.
-func (t *Temp) StartWriting(off, n int64) {
-	_ = unix.SyncFileRange(int(t.file.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 // Sync returns when the data and all that is needed to read it are on the disk. After an
