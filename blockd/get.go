@@ -6,17 +6,26 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
+	"slices"
+	"syscall"
 
 	"eggsfs/eggs"
 	"eggsfs/internal/auth"
+	"eggsfs/internal/disk"
 	"eggsfs/wire"
 )
 
-// sendBytes is what goes out before the peer is given more time: sendfile
-// copies nothing, so it may be large.
-const sendBytes = 1 << 20
+const (
+	// sendBytes is what goes out before the peer is given more time: sendfile
+	// copies nothing, so it may be large.
+	sendBytes = 1 << 20
+	// copyBytes is up to where pages are copied into the answer's one write: a
+	// second packet, and the reader's second wake-up, cost more.
+	copyBytes = 64 << 10
+	// sequentialBytes is from where the kernel is told to read further ahead,
+	// which makes a cold read faster by up to a half.
+	sequentialBytes = 256 << 10
+)
 
 // get sends pages as they are on the disk, after their checksums.
 func (c *conn) get(req *wire.GetBlock) error {
@@ -56,11 +65,25 @@ func (c *conn) get(req *wire.GetBlock) error {
 		return c.fail(err, 0)
 	}
 	*head = append(*head, *sums...)
+	off := int64(first) * pageSize
+	if size <= copyBytes {
+		at := len(*head)
+		*head = slices.Grow(*head, int(size))[:at+int(size)]
+		if err := readAt(s.folder, file, (*head)[at:], off); err != nil {
+			return c.fail(s.readError(cert.Block, blockError(s.id, cert.Block, err)), 0)
+		}
+		size = 0
+	} else if size >= sequentialBytes {
+		disk.Sequential(file)
+	}
 	c.progress()
 	if _, err := c.nc.Write(*head); err != nil {
 		return errHangUp
 	}
-	return c.send(s, cert.Block, file, int64(first)*pageSize, int64(size))
+	if size == 0 {
+		return nil
+	}
+	return c.send(s, cert.Block, file, off, int64(size))
 }
 
 // send copies a part of a file to the peer, by sendfile where the connection can.
@@ -83,7 +106,7 @@ func (c *conn) send(s *service, id eggs.BlockID, file *os.File, off, n int64) er
 		if err == nil && sent == want {
 			continue
 		}
-		if err == nil || errors.Is(err, unix.EIO) {
+		if err == nil || errors.Is(err, syscall.EIO) {
 			// The header is out, so all that can be said is good-bye.
 			s.readError(id, blockError(s.id, id, &eggs.Error{Kind: eggs.IO, Err: err}))
 		}

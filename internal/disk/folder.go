@@ -196,6 +196,11 @@ func (f *Folder) ReadAt(file *os.File, b []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Sequential tells the kernel that a file will be read from here on in order.
+func Sequential(file *os.File) {
+	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
+}
+
 // ReadFile returns what a small file of the folder holds, at most limit bytes.
 func (f *Folder) ReadFile(name string, limit int) ([]byte, error) {
 	file, err := f.OpenFile(name, os.O_RDONLY)
