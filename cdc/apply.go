@@ -144,6 +144,9 @@ func (a *application) admit(r *wire.CdcRequest) *wire.Error {
 
 // unknownDir returns a directory that the request works in and that is surely not there, or 0.
 func unknownDir(r raftgroup.Reader, req *wire.CdcRequest) uint64 {
+	if _, ok := req.Op.(*wire.CdcRequest_HardUnlink); ok {
+		return 0 // a removed directory keeps its past, and its shard knows it
+	}
 	for _, t := range touches(req, 0) {
 		if t.name != "" && !known(r, t.dir) {
 			return t.dir
