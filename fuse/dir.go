@@ -80,6 +80,7 @@ func (f *fileSystem) Unlink(_ <-chan struct{}, in *gofuse.InHeader, name string)
 		d.io.Lock() // a publish in progress ends first
 		if s := d.state(); s.dirty || s.id == 0 {
 			f.drafts.gone(at, nil)
+			d.scrap()
 			d.io.Unlock()
 			return gofuse.OK
 		}

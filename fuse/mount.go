@@ -117,6 +117,7 @@ func options(c *Config) gofuse.MountOptions {
 		Name:                     strings.TrimPrefix(FSType, "fuse."),
 		Debug:                    c.DebugKernel,
 		Logger:                   slog.NewLogLogger(c.Logger.Handler(), level),
+		DisableSplice:            true, // what is read lies in memory
 		RememberInodes:           true, // there is nothing to forget
 		EnableSymlinkCaching:     true, // a symlink's target never changes
 		ExplicitDataCacheControl: true, // an id's content never changes

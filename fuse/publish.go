@@ -89,7 +89,9 @@ func (d *draft) flush(h *handle, pid uint32) error {
 		d.close(h)
 		return nil
 	}
-	switch v := d.look(pid, h); v {
+	v := d.look(pid, h)
+	d.fs.log.Debug("close", "inode", d.node, "pid", pid, "verdict", v)
+	switch v {
 	case held:
 		return nil
 	case slain:
@@ -148,6 +150,15 @@ func (d *draft) end() {
 		d.writer = nil
 	}
 	d.body.drop()
+}
+
+// scrap gives the writer of an unlinked draft up when it holds no bytes, so that an
+// exclusive name is free at once. io is held.
+func (d *draft) scrap() {
+	if d.writer != nil && d.body.sent == nil && d.body.over == nil {
+		d.writer.Abort()
+		d.writer = nil
+	}
 }
 
 // publish makes the file durable and visible, unless it has no name any more. io is held.
