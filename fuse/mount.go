@@ -178,10 +178,18 @@ func clearDead(path string, log *slog.Logger) error {
 		return &eggs.Error{Op: "fuse.Mount", Name: path, Kind: k, Err: errors.New(text)}
 	}
 	for range 8 { // daemons that died on top of each other
+		ours := fsType(path) == FSType
 		fi, err := os.Stat(path)
+		if err == nil && ours {
+			// The kernel answers for a dead root from its cache; this name it asks about, and
+			// the daemon answers without its cluster.
+			if _, err = os.Lstat(filepath.Join(path, probe)); err == nil {
+				return bad(eggs.InUse, "an EggsFS mount is there already")
+			}
+		}
 		switch {
-		case errors.Is(err, syscall.ENOTCONN):
-			if fsType(path) != FSType {
+		case errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED):
+			if !ours {
 				return bad(eggs.InUse, "another file system's dead mount is there")
 			}
 			if err := detach(path); err != nil {
@@ -195,13 +203,14 @@ func clearDead(path string, log *slog.Logger) error {
 			return &eggs.Error{Op: "fuse.Mount", Name: path, Kind: eggs.IO, Err: err}
 		case !fi.IsDir():
 			return bad(eggs.NotDir, "the mount point is not a directory")
-		case fsType(path) == FSType:
-			return bad(eggs.InUse, "an EggsFS mount is there already")
 		}
 		return nil
 	}
 	return bad(eggs.InUse, "dead mounts come back as fast as they are removed")
 }
+
+// probe is a name that the FUSE library answers by itself.
+const probe = ".go-fuse-epoll-hack"
 
 // fsType is the type of what is mounted at a path on top of all else, or "".
 func fsType(path string) string {
