@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -201,7 +202,7 @@ type request struct {
 
 var (
 	errNotHere   = errors.New("this node holds no replica of the group")
-	errNoVoter   = errors.New("this node is no voter of the group")
+	errNoVoter   = errors.New("not between two voters of the group")
 	errInboxFull = errors.New("too many requests wait for the group")
 )
 
@@ -211,8 +212,11 @@ func (s *session) deliver(group eggs.GroupID, id uint64, cmd any) error {
 	if g == nil {
 		return s.refuse(group, id, errNotHere)
 	}
-	if _, ok := cmd.(*raft.TimeoutNowRequest); ok && !g.members().votes {
-		return s.refuse(group, id, errNoVoter) // raft would stand, and disturb
+	if _, ok := cmd.(*raft.TimeoutNowRequest); ok {
+		m := g.members() // raft would stand, whoever we are and whoever says so
+		if !m.votes || !slices.Contains(m.voters, s.peer.id) {
+			return s.refuse(group, id, errNoVoter)
+		}
 	}
 	box := s.boxes[group]
 	if box == nil || box.g != g {
