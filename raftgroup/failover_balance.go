@@ -62,7 +62,7 @@ func (w *watch) tend(now int64) {
 }
 
 // moveAgain is the least time between two attempts to move one leadership.
-const moveAgain = 15 * time.Second
+const moveAgain = 5 * time.Second
 
 // settled reports whether leaderships may move to n: it has been in contact for
 // a while and takes some.

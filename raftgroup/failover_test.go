@@ -191,3 +191,31 @@ func TestHandoverLosesNothing(t *testing.T) {
 		t.Errorf("it still leads %d", n)
 	}
 }
+
+// Leaderships that are not where they belong go there, all of them, soon.
+func TestBalance(t *testing.T) {
+	c := newTestCluster(t, 3, eggs.Groups, func(cfg *Config) { cfg.Timers.Settle = time.Second })
+	c.startAll()
+	c.begin()
+	c.writable(10 * time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, g := range c.groups {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if c.leader(g).host.Group(g).Transfer(ctx, 1) == nil {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("after transfers %v", c.spread())
+	start := time.Now()
+	c.eventually(20*time.Second, "balance", func() bool {
+		s := c.spread()
+		return s[1] == 86 && s[2] == 86 && s[3] == 85
+	})
+	t.Logf("balanced after %v", time.Since(start))
+}

@@ -213,13 +213,17 @@ func (g *Group) Transfer(ctx context.Context, node eggs.NodeID) error {
 	if err != nil {
 		return &eggs.Error{Op: op, Name: "group " + g.id.String(), Kind: eggs.Unavailable, Err: err}
 	}
-	for g.holds(l) || g.host.leaders.get(g.id).node == 0 {
+	for {
+		row := g.host.leaders.get(g.id)
+		if row.term > l.term && row.node != 0 {
+			if row.node != node {
+				return g.unmoved(op, "another node took over")
+			}
+			break
+		}
 		if pause(ctx, g.done) != nil {
 			return g.unmoved(op, "the node does not take over")
 		}
-	}
-	if !errors.Is(g.ctx.Err(), context.Canceled) && g.host.leaders.get(g.id).node != node {
-		return g.unmoved(op, "another node took over")
 	}
 	return nil
 }
