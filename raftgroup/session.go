@@ -9,7 +9,7 @@ import (
 // Sessions is the table by which a group answers every request exactly once.
 // It lives in the machine's own keys, all of which begin with Prefix:
 //
-//	Prefix 's' session(8)              → client(8) last(8) lowest(8)
+//	Prefix 's' session(8)              → client(8) last(8) lowest(8) highest(8)
 //	Prefix 'a' session(8) sequence(8)  → the answer given
 //	Prefix 'd' due(8) session(8)       → nothing: when to look whether it ended
 //	Prefix 'n'                         → sessions opened so far(8)
@@ -47,9 +47,10 @@ const (
 )
 
 type sessionRecord struct {
-	client uint64
-	last   eggs.Time
-	lowest uint64
+	client  uint64
+	last    eggs.Time
+	lowest  uint64 // not answered
+	highest uint64 // begun: above it there is no answer to look for
 }
 
 // Open makes a session and returns its id, which is never 0.
@@ -95,12 +96,18 @@ func (s Sessions) Begin(
 		}
 		r.lowest = lowest
 	}
+	fresh := sequence > r.highest && sequence-r.lowest < SessionWindow
+	if fresh {
+		r.highest = sequence
+	}
 	s.put(tx, session, r)
 	switch {
 	case sequence < r.lowest:
 		return nil, SessionForgotten
 	case sequence-r.lowest >= SessionWindow:
 		return nil, SessionFull
+	case fresh:
+		return nil, SessionNew
 	}
 	if answer, ok = tx.Get(s.key('a', session, sequence)); ok {
 		return answer, SessionAnswered
@@ -190,21 +197,23 @@ func (s Sessions) end(tx Tx, id uint64) {
 
 func (s Sessions) record(r Reader, id uint64) (rec sessionRecord, ok bool) {
 	v, ok := r.Get(s.key('s', id))
-	if !ok || len(v) != 24 {
+	if !ok || len(v) != 32 {
 		return rec, false
 	}
 	return sessionRecord{
-		client: binary.BigEndian.Uint64(v),
-		last:   eggs.Time(binary.BigEndian.Uint64(v[8:])),
-		lowest: binary.BigEndian.Uint64(v[16:]),
+		client:  binary.BigEndian.Uint64(v),
+		last:    eggs.Time(binary.BigEndian.Uint64(v[8:])),
+		lowest:  binary.BigEndian.Uint64(v[16:]),
+		highest: binary.BigEndian.Uint64(v[24:]),
 	}, true
 }
 
 func (s Sessions) put(tx Tx, id uint64, r sessionRecord) {
-	v := make([]byte, 0, 24)
-	v = binary.BigEndian.AppendUint64(v, r.client)
-	v = binary.BigEndian.AppendUint64(v, uint64(r.last))
-	tx.Set(s.key('s', id), binary.BigEndian.AppendUint64(v, r.lowest))
+	v := make([]byte, 0, 32)
+	for _, n := range [...]uint64{r.client, uint64(r.last), r.lowest, r.highest} {
+		v = binary.BigEndian.AppendUint64(v, n)
+	}
+	tx.Set(s.key('s', id), v)
 }
 
 func (s Sessions) key(table byte, numbers ...uint64) []byte {

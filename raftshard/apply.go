@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"eggsfs/eggs"
 	"eggsfs/internal/auth"
@@ -24,6 +25,40 @@ type Machine struct {
 	key   *auth.Key
 	known *state    // the stored state; nil: to be read
 	due   eggs.Time // no session is due before
+	begun begun
+}
+
+// begun is the highest sequence that each session has begun, as far as this
+// machine has seen it: a request above it has no answer to look for.
+type begun struct {
+	mu      sync.Mutex
+	highest map[uint64]uint64
+}
+
+// maxBegun bounds the sessions that are remembered; forgetting costs a look-up.
+const maxBegun = 10_000
+
+func (b *begun) note(session, sequence uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.highest == nil || len(b.highest) >= maxBegun {
+		b.highest = make(map[uint64]uint64)
+	}
+	b.highest[session] = max(b.highest[session], sequence)
+}
+
+// fresh reports whether a request was surely never executed up to now.
+func (b *begun) fresh(session, sequence uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h, ok := b.highest[session]
+	return ok && sequence > h
+}
+
+func (b *begun) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.highest = nil
 }
 
 var _ raftgroup.Machine = (*Machine)(nil)
@@ -35,7 +70,10 @@ func NewMachine(shard eggs.ShardID, key *auth.Key) *Machine {
 }
 
 // Restored drops what was known.
-func (m *Machine) Restored(raftgroup.Reader) { m.known, m.due = nil, 0 }
+func (m *Machine) Restored(raftgroup.Reader) {
+	m.known, m.due = nil, 0
+	m.begun.reset()
+}
 
 // Apply runs one entry and returns a *wire.ShardReply, without the MACs, which
 // are made on its way out.
@@ -197,6 +235,7 @@ func (a *apply) known() (*wire.ShardReply, func(*wire.ShardReply)) {
 			raftgroup.SessionWindow)), nil
 	}
 	return nil, func(reply *wire.ShardReply) {
+		a.m.begun.note(r.Session, r.Sequence)
 		sessions.Answer(a.tx, r.Session, r.Sequence, encode(reply))
 	}
 }

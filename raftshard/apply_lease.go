@@ -87,11 +87,14 @@ func (a *apply) reserve(v *wire.Reserve) (*wire.Result, error) {
 		}
 		a.dropReservation(&p) // another's that is over
 	}
-	a.putReservation(&p)
+	a.putReservation(&p, !mine)
 	return nil, nil
 }
 
-func (a *apply) putReservation(p *place) {
+func (a *apply) putReservation(p *place, fresh bool) {
+	if fresh {
+		a.state.reserved++
+	}
 	a.tx.Set(nameKey(tableReserved, p.dir, p.hash, p.name), encode(&ReservationRecord{
 		Session: a.req.Session, Deadline: int64(a.now + ConstructionLife),
 	}))
@@ -109,6 +112,9 @@ func (a *apply) release(v *wire.Release) (*wire.Result, error) {
 
 // reservation returns the live reservation of a name and whether it is this session's.
 func (a *apply) reservation(p *place) (r *ReservationRecord, mine bool) {
+	if a.state.reserved == 0 {
+		return nil, false
+	}
 	r, ok := load[ReservationRecord](a.tx, nameKey(tableReserved, p.dir, p.hash, p.name))
 	if !ok {
 		return nil, false
@@ -132,6 +138,7 @@ func (a *apply) taken(p *place) error {
 func (a *apply) dropReservation(p *place) {
 	k := nameKey(tableReserved, p.dir, p.hash, p.name)
 	if r, ok := load[ReservationRecord](a.tx, k); ok {
+		a.state.reserved--
 		a.tx.Delete(k)
 		a.tx.Delete(reservedByKey(r.Session, p.dir, p.hash, p.name))
 	}
@@ -139,6 +146,7 @@ func (a *apply) dropReservation(p *place) {
 
 func (a *apply) endReservations(session uint64) {
 	for _, k := range a.keys(key1(tableReservedBy, session)) {
+		a.state.reserved--
 		a.tx.Delete(k)
 		a.tx.Delete(append([]byte{tableReserved}, k[9:]...))
 	}

@@ -55,6 +55,17 @@ func (r *records[T, R]) put(tx raftgroup.Reader, id eggs.InodeID, rec *T) {
 	s.rec, s.dirty = rec, true
 }
 
+// add makes rec the record of id, of which the caller knows that there is none.
+func (r *records[T, R]) add(id eggs.InodeID, rec *T) {
+	for i := range r.slots {
+		if r.slots[i].id == id {
+			r.slots[i].rec, r.slots[i].dirty = rec, true
+			return
+		}
+	}
+	r.slots = append(r.slots, slot[T]{id: id, rec: rec, dirty: true})
+}
+
 // touch says that the record of id, which get returned, changes.
 func (r *records[T, R]) touch(tx raftgroup.Reader, id eggs.InodeID) { r.slot(tx, id).dirty = true }
 

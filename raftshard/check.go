@@ -72,8 +72,8 @@ type checker struct {
 	disks       map[diskFile]uint32
 	uncertified map[uint64][2]uint64 // lowest block → file, offset
 
-	nFiles, nTransient, nEdges, nSnapshots, nSpans, nBlocks uint64
-	targets                                                 []target
+	nFiles, nTransient, nEdges, nSnapshots, nSpans, nBlocks, nReserved uint64
+	targets                                                            []target
 }
 
 // target is what an edge says of an inode that should live here.
@@ -277,6 +277,7 @@ func (c *checker) holdings() {
 		if !c.read(k, v, r) {
 			return
 		}
+		c.nReserved++
 		dir, hash, name := splitNameKey(k)
 		if _, ok := c.r.Get(reservedByKey(r.Session, dir, hash, string(name))); !ok ||
 			!live(r.Session) {
@@ -303,6 +304,7 @@ func (c *checker) counts() {
 		{"past edges", c.state.snapshots, c.nSnapshots},
 		{"spans", c.state.spans, c.nSpans},
 		{"blocks", c.state.blocks, c.nBlocks},
+		{"reserved names", c.state.reserved, c.nReserved},
 	} {
 		if n.have != n.want {
 			c.fault(0, "%d %s are counted; there are %d", n.have, n.what, n.want)

@@ -171,7 +171,7 @@ func (a *apply) symlink(v *wire.Symlink) (*wire.Result, error) {
 	if mtime == 0 {
 		mtime = int64(a.now)
 	}
-	a.files.put(a.tx, id, &FileRecord{
+	a.files.add(id, &FileRecord{
 		Size: uint64(len(v.Target)), Mode: 0o777, Uid: v.Uid, Gid: v.Gid,
 		Mtime: mtime, Atime: mtime, Ctime: int64(a.now), Symlink: v.Target,
 	})

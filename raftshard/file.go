@@ -38,7 +38,7 @@ func (a *apply) construct(v *wire.Construct) (*wire.Result, error) {
 		atime = int64(a.now)
 	}
 	deadline := int64(a.now + ConstructionLife)
-	a.transient.put(a.tx, id, &TransientRecord{
+	a.transient.add(id, &TransientRecord{ // the id was never used
 		File: &FileRecord{
 			Mode: v.Mode & 0o7777, Uid: v.Uid, Gid: v.Gid,
 			Mtime: mtime, Atime: atime, Ctime: int64(a.now),
@@ -111,7 +111,7 @@ func (a *apply) linkFile(v *wire.LinkFile) (*wire.Result, error) {
 	replaced := a.occupy(&p, id, old)
 	a.endReservation(&p)
 	t.File.Ctime = int64(a.now)
-	a.files.put(a.tx, id, t.File)
+	a.files.add(id, t.File) // it was transient, so it is not there
 	a.transient.put(a.tx, id, nil)
 	return &wire.Result{Result: &wire.Result_Linked{
 		Linked: &wire.Linked{Time: int64(a.now), Replaced: replaced},

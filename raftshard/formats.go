@@ -141,6 +141,8 @@ type state struct {
 	block  uint64    // counter of the next block id
 	oldest uint64    // lowest unfinished transaction that the CDC told of
 
+	reserved uint64 // names reserved, whether or not their deadline is over
+
 	// How many there are, for ShardStat; check.go counts again.
 	directories, files, transient, edges, snapshots, spans, blocks uint64
 }
@@ -148,7 +150,7 @@ type state struct {
 // encode writes the fields in the order above, 8 bytes each. Fields may be
 // added at the end; a shorter value leaves them 0.
 func (s *state) encode() []byte {
-	b := make([]byte, 0, 88)
+	b := make([]byte, 0, 96)
 	b = binary.BigEndian.AppendUint64(b, uint64(s.time))
 	for _, f := range s.fields() {
 		b = binary.BigEndian.AppendUint64(b, *f)
@@ -169,9 +171,9 @@ func (s *state) decode(b []byte) {
 	}
 }
 
-func (s *state) fields() [10]*uint64 {
+func (s *state) fields() [11]*uint64 {
 	return [...]*uint64{
-		&s.file, &s.block, &s.oldest, &s.directories, &s.files,
+		&s.file, &s.block, &s.oldest, &s.reserved, &s.directories, &s.files,
 		&s.transient, &s.edges, &s.snapshots, &s.spans, &s.blocks,
 	}
 }

@@ -35,13 +35,33 @@ func checkRequest(shard eggs.ShardID, r *wire.ShardRequest) error {
 // preparation is the leader's half of a change: it looks at the clock, the disks and
 // the key, and writes what it saw into the entry.
 type preparation struct {
-	view   raftgroup.Reader
+	view   glance
 	key    *auth.Key
 	blocks Blocks
 	entry  *wire.ShardEntry
 	req    *wire.ShardRequest
 	made   eggs.InodeID                   // the file constructed last, 0 when the shard is to choose its id
 	fresh  func() (raftgroup.View, error) // a view as of now, for what view does not show yet
+}
+
+// glance is a view of what this replica has applied, opened when first needed:
+// most requests need none.
+type glance struct {
+	group Group
+	view  raftgroup.View
+}
+
+func (g *glance) reader() raftgroup.Reader {
+	if g.view == nil {
+		g.view = g.group.Local()
+	}
+	return g.view
+}
+
+func (g *glance) close() {
+	if g.view != nil {
+		g.view.Close()
+	}
 }
 
 func (p *preparation) run() {
@@ -110,8 +130,8 @@ func (p *preparation) choose(v *wire.InitiateSpan) *wire.Choice {
 	for _, d := range v.Blacklist {
 		c.Blacklist = append(c.Blacklist, eggs.DiskID(d))
 	}
-	if t, ok := load[TransientRecord](p.view, key1(tableTransient, id)); ok && t.Spans > 0 {
-		if s, ok := spanRecord(p.view, id, t.Last); ok {
+	if t, ok := load[TransientRecord](p.view.reader(), key1(tableTransient, id)); ok && t.Spans > 0 {
+		if s, ok := spanRecord(p.view.reader(), id, t.Last); ok {
 			if wire.SpanState(t.State) == wire.SpanState_DIRTY && v.Offset == t.Last &&
 				!v.Replace && sameSpan(s, v) {
 				return nil
@@ -137,7 +157,7 @@ func (p *preparation) choose(v *wire.InitiateSpan) *wire.Choice {
 // stands for never changes.
 func (p *preparation) written(v *wire.CertifySpan) bool {
 	id := p.file(v.GetFile())
-	s, ok := spanRecord(p.view, id, v.GetOffset())
+	s, ok := spanRecord(p.view.reader(), id, v.GetOffset())
 	if !ok {
 		// A new leader may not have applied yet what its predecessor answered.
 		view, err := p.fresh()
@@ -206,11 +226,11 @@ func blockCert(c *wire.Certificate) auth.BlockCert {
 }
 
 // sessionAnswer returns the answer that a request was given before, if it is remembered.
-func sessionAnswer(r raftgroup.Reader, req *wire.ShardRequest) *wire.ShardReply {
-	if req.Session == 0 || req.Fence != nil {
+func (s *Shard) sessionAnswer(g *glance, req *wire.ShardRequest) *wire.ShardReply {
+	if req.Session == 0 || req.Fence != nil || s.machine.begun.fresh(req.Session, req.Sequence) {
 		return nil
 	}
-	b, ok := sessions.Look(r, req.Session, req.Sequence)
+	b, ok := sessions.Look(g.reader(), req.Session, req.Sequence)
 	if !ok {
 		return nil
 	}
@@ -221,21 +241,23 @@ func sessionAnswer(r raftgroup.Reader, req *wire.ShardRequest) *wire.ShardReply 
 	return reply
 }
 
-// prepare makes the entry of a request.
-func (s *Shard) prepare(
-	ctx context.Context, view raftgroup.Reader, req *wire.ShardRequest,
-) ([]byte, error) {
+// prepare makes the entry of a request, or returns the answer that it was given before.
+func (s *Shard) prepare(ctx context.Context, req *wire.ShardRequest) (*wire.ShardReply, []byte, error) {
 	p := preparation{
-		view: view, key: s.key, blocks: s.blocks, req: req,
+		view: glance{group: s.group}, key: s.key, blocks: s.blocks, req: req,
 		entry: &wire.ShardEntry{
 			Clock: int64(s.clock()), Version: FormatVersion, Request: req,
 		},
 		fresh: func() (raftgroup.View, error) { return s.group.Read(ctx) },
 	}
+	defer p.view.close()
+	if reply := s.sessionAnswer(&p.view, req); reply != nil {
+		return reply, nil, nil
+	}
 	p.run()
 	if n := p.entry.SizeVT(); n > MaxRequestBytes {
-		return nil, eggs.E("raftshard.Do", eggs.TooLarge, fmt.Sprintf(
+		return nil, nil, eggs.E("raftshard.Do", eggs.TooLarge, fmt.Sprintf(
 			"the request has %d bytes; the limit is %d", n, MaxRequestBytes))
 	}
-	return encode(p.entry), nil
+	return nil, encode(p.entry), nil
 }

@@ -45,6 +45,7 @@ func (s *script) run(input []string) string {
 	case "restart": // a new leader: its machine knows what is stored
 		s.group.machine = NewMachine(s.shard, s.key)
 		s.group.mem.Reopen(s.group.machine)
+		s.serve()
 		return "ok"
 	case "dirid", "other": // a directory's id of this shard; an id of another shard
 		return s.newID(a)

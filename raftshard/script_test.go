@@ -116,12 +116,17 @@ func newScript(t *testing.T) *script {
 	s.group = newLone(NewMachine(s.shard, key))
 	s.group.keep = true
 	s.disks = []eggs.DiskID{1, 2, 3, 4, 5, 6}
+	s.serve()
+	s.name("/", uint64(eggs.Root))
+	return s
+}
+
+// serve makes the shard that answers from the group's machine.
+func (s *script) serve() {
 	s.it = New(Config{
 		Shard: s.shard, Group: s.group, Machine: s.group.machine, Blocks: s,
 		Clock: func() eggs.Time { return s.clock },
 	})
-	s.name("/", uint64(eggs.Root))
-	return s
 }
 
 // Choose takes preferred disks first, then the lowest.

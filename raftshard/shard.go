@@ -68,6 +68,7 @@ const (
 type Shard struct {
 	id      eggs.ShardID
 	group   Group
+	machine *Machine
 	key     *auth.Key
 	blocks  Blocks
 	clock   func() eggs.Time
@@ -98,7 +99,8 @@ type Stats struct {
 // New returns a shard that answers from its group.
 func New(c Config) *Shard {
 	s := &Shard{
-		id: c.Shard, group: c.Group, key: c.Key, blocks: c.Blocks, clock: c.Clock, logger: c.Logger,
+		id: c.Shard, group: c.Group, machine: c.Machine, key: c.Key, blocks: c.Blocks,
+		clock: c.Clock, logger: c.Logger,
 	}
 	if s.key == nil {
 		s.key = c.Machine.key
@@ -158,15 +160,11 @@ func (s *Shard) Do(ctx context.Context, req *wire.ShardRequest) (*wire.ShardRepl
 	if s.changes.Add(1) > maxChanges || s.bytes.Add(size) > maxChangeBytes {
 		return nil, s.busy("raftshard.Do")
 	}
-	view := s.group.Local()
-	reply := sessionAnswer(view, req)
+	reply, data, err := s.prepare(ctx, req)
 	if reply != nil {
-		view.Close()
 		s.stats.answered.Add(1)
 		return seal(s.key, reply), nil
 	}
-	data, err := s.prepare(ctx, view, req)
-	view.Close()
 	if err != nil {
 		return &wire.ShardReply{Error: wire.ErrorOf(err)}, nil
 	}

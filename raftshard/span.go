@@ -228,7 +228,7 @@ func (a *apply) setAside(id eggs.InodeID, t *TransientRecord, s *span) {
 	}
 	a.appendSpan(scratch, r, s)
 	r.State = uint32(wire.SpanState_DIRTY)
-	a.transient.put(a.tx, scratch, r)
+	a.transient.add(scratch, r)
 	a.tx.Set(key1(tableUncertified, s.locations[0].Blocks[0].Id),
 		key2(tableSpan, scratch, r.Last)[1:])
 }
