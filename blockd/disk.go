@@ -2,8 +2,10 @@ package blockd
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"eggsfs/eggs"
 	"eggsfs/internal/disk"
@@ -21,6 +23,8 @@ type service struct {
 	journal *journal // nil when it is damaged
 	marks   marks
 	blocks  atomic.Int64
+	stats   counters
+	probe   probe
 
 	// One lock for each shard: renames and unlinks of its blocks.
 	shards [eggs.Shards]struct {
@@ -208,25 +212,27 @@ func (s *service) trouble(err error) error {
 	return &eggs.Error{Op: "blockd.Disk", Kind: eggs.BadDisk, Err: err, Disks: []eggs.DiskID{s.id}}
 }
 
-// status is the disk's truth about itself.
-func (s *service) status() *wire.DiskStatus {
+// status is the disk's truth about itself. A disk that hangs does not hang its asker.
+func (s *service) status(stall time.Duration) *wire.DiskStatus {
 	st := &wire.DiskStatus{
 		Id: uint64(s.id), Path: s.config.Path, Class: uint32(s.config.Class),
 		Node: uint64(s.node), Blocks: uint64(max(s.blocks.Load(), 0)),
 	}
+	var space disk.Space
+	var silent time.Duration
+	if s.serving(false) == nil {
+		space, silent = s.look(lookTime)
+	}
 	s.mu.Lock()
 	err := s.gone
 	if err == nil {
+		share := s.volume.share(space)
+		st.Capacity, st.Free = share.Capacity, share.Free
 		err = s.readOnly
 	}
-	gone := s.gone != nil
 	s.mu.Unlock()
-	if !gone {
-		space, e := s.volume.share(s.folder)
-		if e != nil {
-			err = s.trouble(e)
-		}
-		st.Capacity, st.Free = space.Capacity, space.Free
+	if err == nil && silent > stall {
+		err = fmt.Errorf("the disk has not answered for %s", silent.Truncate(time.Second))
 	}
 	st.Writable = err == nil
 	if err != nil {

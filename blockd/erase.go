@@ -17,13 +17,15 @@ func (c *conn) erase(wc *wire.Certificate) error {
 		return forbidden("blockd.Erase", cert)
 	}
 	c.known = true
-	s, err := c.server.service(wc.Disk, true)
-	if err == nil {
-		err = s.erase(record{kind: kindErased, id: cert.Block, mark: cert.Mark})
-	}
+	s, err := c.server.begin(wc.Disk, true)
 	if err != nil {
 		return c.fail(err, 0)
 	}
+	defer s.done()
+	if err := s.erase(record{kind: kindErased, id: cert.Block, mark: cert.Mark}); err != nil {
+		return c.fail(err, 0)
+	}
+	s.stats.erases.Add(1)
 	return c.reply(&wire.BlockReply{Proof: &wire.Proof{
 		Disk: wc.Disk, Block: wc.Block, Mac: c.server.config.Auth.EraseProof(cert),
 	}})

@@ -284,7 +284,7 @@ func TestDiskModel(t *testing.T) {
 		there, erased, mark := map[uint64]bool{}, map[uint64]bool{}, uint64(0)
 		id := func(n uint64) eggs.BlockID { return eggs.MakeBlockID(eggs.ShardID(run), run<<8+n) }
 		draw := rapid.Uint64Range(1, 12)
-		for range rapid.IntRange(1, 25).Draw(t, "steps") {
+		for range rapid.IntRange(1, 14).Draw(t, "steps") {
 			n := draw.Draw(t, "n")
 			switch rapid.SampledFrom([]string{"put", "put", "put", "erase", "erase", "restart"}).Draw(t, "do") {
 			case "put":
@@ -301,7 +301,7 @@ func TestDiskModel(t *testing.T) {
 				delete(there, n)
 				erased[n], mark = true, max(mark, h)
 			case "restart":
-				if rapid.IntRange(0, 3).Draw(t, "really") == 0 {
+				if rapid.IntRange(0, 4).Draw(t, "really") == 0 {
 					r.restart()
 					p = r.dial()
 				}

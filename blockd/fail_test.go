@@ -1,6 +1,7 @@
 package blockd
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"os"
@@ -187,6 +188,51 @@ func TestDiskVanishes(t *testing.T) {
 	}
 }
 
+// A disk that hangs, neither working nor failing, must be shown, must not hang the others or
+// those who ask, and must not keep the node from stopping.
+func TestDiskHangs(t *testing.T) {
+	hang, blocked := make(chan struct{}), atomic.Bool{}
+	r := newRig(t, 2, func(c *Config) {
+		c.MaxConns, c.Stall, c.Look = 4, 50*time.Millisecond, 10*time.Millisecond
+		c.Disks[0].fault = func(op, name string) error {
+			if blocked.Load() {
+				<-hang
+			}
+			return nil
+		}
+	})
+	defer close(hang)
+	bad, good := r.disk(0).id, r.disk(1).id
+	data := pattern(1, pageSize)
+	must(t, r.dial().put(bad, 1, data))
+	blocked.Store(true)
+	for range 2 { // half of the connections
+		p := r.dial()
+		c := certFor(bad, 2, data)
+		must(t, p.send(putRequest(onWire(c, r.keys.WriteMAC(c))), sumsOf(data), data))
+	}
+	wait(t, "both hang", func() bool { return r.server.Stats()[0].Busy == 2 })
+	p := r.dial()
+	wantKind(t, p.put(bad, 3, data), eggs.Busy)
+	must(t, p.put(good, 3, data))
+	wait(t, "shown", func() bool {
+		st := r.status(0)
+		return !st.Writable && strings.Contains(st.Error, "not answered")
+	})
+	if st := r.status(1); !st.Writable {
+		t.Fatal(st)
+	}
+	st := r.server.Stats()[1]
+	if st.Puts != 1 || st.BytesIn != pageSize || st.Busy != 0 {
+		t.Fatalf("%+v", st)
+	}
+	began := time.Now()
+	r.server.Close()
+	if d := time.Since(began); d > 2*time.Second {
+		t.Fatal("closing took", d)
+	}
+}
+
 // Two folders with one identity: one is a copy, and serving both would lose blocks of either.
 func TestCopiedDisk(t *testing.T) {
 	r := newRig(t, 1)
@@ -367,22 +413,26 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	exe, err := os.Executable()
 	must(t, err)
-	for round := range 3 {
+	for round := range 4 {
 		cmd := exec.Command(exe, "-test.run=^TestKill$")
 		cmd.Env = append(os.Environ(), "BLOCKD_CHILD="+dir, "TMPDIR="+t.TempDir())
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())
 		var proved bytes.Buffer
-		timer := time.AfterFunc(time.Duration(150+40*round)*time.Millisecond, func() { cmd.Process.Kill() })
-		_, _ = proved.ReadFrom(out)
+		lines := bufio.NewScanner(out)
+		for n := 0; lines.Scan(); n++ {
+			proved.WriteString(lines.Text() + "\n")
+			if n == 15+7*round {
+				must(t, cmd.Process.Kill()) // what it printed before that comes yet
+			}
+		}
 		cmd.Wait()
-		timer.Stop()
 		r := newRig(t, 0, func(c *Config) { c.Disks = []DiskConfig{{Path: dir}} })
 		p := r.dial()
 		there := map[eggs.BlockID]bool{}
-		lines := strings.Split(proved.String(), "\n")
-		for _, l := range lines[:max(len(lines)-1, 0)] { // the last may be cut
+		for l := range strings.Lines(proved.String()) {
+			l = strings.TrimSpace(l)
 			var id uint64
 			if op, hex, ok := strings.Cut(l, " "); ok && len(hex) == 16 {
 				for _, h := range hex {

@@ -44,10 +44,12 @@ func (c *conn) get(req *wire.GetBlock) error {
 		return forbidden("blockd.Get", cert)
 	}
 	c.known = true
-	s, err := c.server.service(req.Certificate.Disk, false)
+	s, err := c.server.begin(req.Certificate.Disk, false)
 	if err != nil {
 		return c.fail(err, 0)
 	}
+	defer s.done()
+	s.stats.gets.Add(1)
 	first := req.Offset / pageSize
 	end := (req.Offset + req.Length + pageSize - 1) / pageSize
 	sums := table(int(end-first) * crcBytes)
@@ -80,6 +82,7 @@ func (c *conn) get(req *wire.GetBlock) error {
 	if _, err := c.nc.Write(*head); err != nil {
 		return errHangUp
 	}
+	s.stats.out.Add(uint64(end-first) * pageSize)
 	if size == 0 {
 		return nil
 	}
@@ -129,6 +132,7 @@ func (s *service) readError(id eggs.BlockID, err error) error {
 			Kind: eggs.NotExist,
 		}
 	case eggs.Corrupt:
+		s.stats.corrupt.Add(1)
 		s.say("error", err.Error())
 		return err
 	}
@@ -148,13 +152,15 @@ func (c *conn) check(wc *wire.Certificate) error {
 		return forbidden("blockd.Check", cert)
 	}
 	c.known = true
-	s, err := c.server.service(wc.Disk, false)
+	s, err := c.server.begin(wc.Disk, false)
 	if err != nil {
 		return c.fail(err, 0)
 	}
+	defer s.done()
 	if err := s.verify(cert, c.progress); err != nil {
 		return c.fail(s.readError(cert.Block, err), 0)
 	}
+	s.stats.checks.Add(1)
 	return c.reply(&wire.BlockReply{})
 }
 

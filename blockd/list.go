@@ -27,10 +27,11 @@ func idAt(key uint64) eggs.BlockID { return eggs.BlockID(key<<8 | key>>56) }
 
 // list answers with blocks whose key is greater than that of after.
 func (c *conn) list(req *wire.ListBlocks) error {
-	s, err := c.server.service(req.Disk, false)
+	s, err := c.server.begin(req.Disk, false)
 	if err != nil {
 		return c.fail(err, 0)
 	}
+	defer s.done()
 	limit := int(req.Limit)
 	if limit == 0 || limit > maxListed {
 		limit = maxListed

@@ -32,11 +32,12 @@ func (c *conn) put(wc *wire.Certificate) error {
 	}
 	c.known = true
 	left := tableSize(cert.Size) + int64(cert.Size)
-	s, err := c.server.service(wc.Disk, true)
-	if err == nil {
-		err = s.marks.refuse(cert.Block)
-	}
+	s, err := c.server.begin(wc.Disk, true)
 	if err != nil {
+		return c.fail(err, left)
+	}
+	defer s.done()
+	if err := s.marks.refuse(cert.Block); err != nil {
 		return c.fail(err, left)
 	}
 	done, err := s.volume.admit(s.folder, fileSize(cert.Size))
@@ -70,6 +71,8 @@ func (c *conn) put(wc *wire.Certificate) error {
 	case err != nil:
 		return c.fail(err, left)
 	}
+	s.stats.puts.Add(1)
+	s.stats.in.Add(uint64(cert.Size))
 	return c.reply(&wire.BlockReply{Proof: &wire.Proof{
 		Disk: wc.Disk, Block: wc.Block, Mac: c.server.config.Auth.WriteProof(cert),
 	}})

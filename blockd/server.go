@@ -151,11 +151,8 @@ func (s *Server) look() {
 		case <-tick.C:
 		}
 		for _, d := range s.services {
-			if d.serving(false) != nil {
-				continue
-			}
-			if err := d.folder.Check(); err != nil {
-				d.setGone(err)
+			if d.serving(false) == nil {
+				d.look(0)
 			}
 		}
 	}
@@ -165,13 +162,14 @@ func (s *Server) look() {
 func (s *Server) Disks() []*wire.DiskStatus {
 	out := make([]*wire.DiskStatus, len(s.services))
 	for i, d := range s.services {
-		out[i] = d.status()
+		out[i] = d.status(s.config.Stall)
 	}
 	return out
 }
 
-// service finds the disk of a request. Kinds: NotExist, BadDisk.
-func (s *Server) service(id uint64, write bool) (*service, error) {
+// begin finds the disk of a request and counts the request. Kinds: BadDisk,
+// Busy. Without an error, done must be called when the request is over.
+func (s *Server) begin(id uint64, write bool) (*service, error) {
 	d := s.byID[eggs.DiskID(id)]
 	if d == nil {
 		return nil, &eggs.Error{
@@ -179,8 +177,22 @@ func (s *Server) service(id uint64, write bool) (*service, error) {
 			Err: errors.New("this node does not serve it"),
 		}
 	}
-	return d, d.serving(write)
+	if err := d.serving(write); err != nil {
+		return nil, err
+	}
+	// A disk that hangs may take half of the connections with it, not all.
+	if n := d.stats.busy.Add(1); n > max(int64(s.config.MaxConns)/2, 1) {
+		d.done()
+		return nil, &eggs.Error{
+			Op: "blockd.Disk", Name: d.name(), Kind: eggs.Busy,
+			Err: fmt.Errorf("%d requests are being served", n-1),
+		}
+	}
+	return d, nil
 }
+
+// done ends what begin began.
+func (s *service) done() { s.stats.busy.Add(-1) }
 
 // enter notes a connection, or fails with Kind Busy or Unavailable.
 func (s *Server) enter(nc net.Conn) error {
@@ -205,6 +217,10 @@ func (s *Server) leave(nc net.Conn) {
 	s.work.Done()
 }
 
+// closeTime bounds how long Close waits for what is going on: a disk that hangs
+// must not keep the node from stopping.
+const closeTime = 5 * time.Second
+
 // Close ends all connections and gives the disks up.
 func (s *Server) Close() {
 	s.mu.Lock()
@@ -218,8 +234,20 @@ func (s *Server) Close() {
 		nc.Close()
 	}
 	s.mu.Unlock()
-	s.work.Wait()
-	for _, d := range s.services {
-		d.close()
+	quiet := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		for _, d := range s.services {
+			d.probe.work.Wait()
+		}
+		close(quiet)
+	}()
+	select {
+	case <-quiet:
+		for _, d := range s.services {
+			d.close()
+		}
+	case <-time.After(min(closeTime, s.config.Stall)):
+		s.log.Error("a disk hangs: stopped without waiting for it")
 	}
 }

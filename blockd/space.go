@@ -31,17 +31,13 @@ func (v *volume) leave() {
 }
 
 // share is a folder's part of the room, the reserve taken off.
-func (v *volume) share(f *disk.Folder) (disk.Space, error) {
-	space, err := f.Space()
-	if err != nil {
-		return disk.Space{}, err
-	}
+func (v *volume) share(space disk.Space) disk.Space {
 	v.mu.Lock()
 	n := uint64(max(v.folders, 1))
 	v.mu.Unlock()
 	return disk.Space{
 		Capacity: space.Capacity / n, Free: (space.Free - min(space.Free, v.reserve)) / n,
-	}, nil
+	}
 }
 
 // admit lets a put of size bytes begin, or fails with Kind NoSpace. done must

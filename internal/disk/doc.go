@@ -25,7 +25,7 @@
 //
 //	eggsfs-disk 1
 //	disk     16 hexadecimal digits, random
-//	cluster  16 hexadecimal digits: the cluster that made it
+//	cluster  16 hexadecimal digits: the cluster that made it; 0 if it was not known
 //	node     16 hexadecimal digits: the node that made it; a disk may move
 //	made     RFC 3339
 //	crc      8 hexadecimal digits: CRC32C of all that is before this line

@@ -111,7 +111,7 @@ func (id Identity) mustBe(o Options) error {
 	case o.Want != 0 && id.Disk != o.Want:
 		return eggs.E("", eggs.Conflict, fmt.Sprintf(
 			"disk %s should be here, but it is disk %s", o.Want, id.Disk))
-	case o.Cluster != 0 && id.Cluster != o.Cluster:
+	case o.Cluster != 0 && id.Cluster != 0 && id.Cluster != o.Cluster:
 		return eggs.E("", eggs.WrongCluster, fmt.Sprintf(
 			"disk %s belongs to cluster %s, not to %s", id.Disk, id.Cluster, o.Cluster))
 	}
