@@ -83,6 +83,7 @@ type Log struct {
 	ended  chan struct{} // closed when the committer has returned
 	broken atomic.Pointer[error]
 	bytes  atomic.Int64 // of live and not yet truncated records
+	counts logCounts
 
 	// The rest is the committer's.
 	first   uint64 // sequence number of the oldest record that counts
@@ -188,6 +189,33 @@ func (l *Log) Group(id eggs.GroupID) *GroupLog { return &l.groups[id] }
 
 // Bytes returns about how much the records that count take.
 func (l *Log) Bytes() int64 { return l.bytes.Load() }
+
+// LogStats are counters since the log was opened, and its size now.
+type LogStats struct {
+	Commits  uint64        // each costs two fsyncs
+	Records  uint64        // entries, terms, votes and marks in them
+	Busy     time.Duration // the time that commits took
+	Slowest  time.Duration // the longest of them
+	Bytes    int64         // what the records that count take
+	Removals uint64        // commits that freed space
+}
+
+type logCounts struct {
+	commits, records, removals atomic.Uint64
+	busy, slowest              atomic.Int64
+}
+
+// Stats returns the log's counters.
+func (l *Log) Stats() LogStats {
+	return LogStats{
+		Commits:  l.counts.commits.Load(),
+		Records:  l.counts.records.Load(),
+		Removals: l.counts.removals.Load(),
+		Busy:     time.Duration(l.counts.busy.Load()),
+		Slowest:  time.Duration(l.counts.slowest.Load()),
+		Bytes:    l.bytes.Load(),
+	}
+}
 
 // Close waits for the running commit and closes the file. Writers that are not in it get
 // Unavailable.

@@ -204,11 +204,19 @@ func (l *Log) write(recs []*raft.Log, first uint64) error {
 		return l.die("raftgroup.Log.commit", err)
 	}
 	l.next = next
+	l.counts.commits.Add(1)
+	l.counts.records.Add(uint64(len(recs)))
 	return nil
 }
 
 // timed runs something that syncs the file.
 func (l *Log) timed(op string, f func() error) error {
+	start := time.Now()
+	defer func() {
+		took := int64(time.Since(start))
+		l.counts.busy.Add(took)
+		l.counts.slowest.Store(max(l.counts.slowest.Load(), took)) // the committer alone writes it
+	}()
 	limit := l.options.CommitTimeout
 	watch := time.AfterFunc(limit, func() {
 		l.die(op, fmt.Errorf("%w: a commit to the Raft log takes longer than %v; the disk stalls",

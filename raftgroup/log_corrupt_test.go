@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -57,9 +58,9 @@ func smallLog(t *testing.T, path string) ([]*modelGroup, []byte) {
 	return ms, b[:used]
 }
 
-// Why: bbolt has no checksums but on two pages. Whatever byte of the file is damaged, a start must
-// either find everything as it was (the byte was not in use) or say Corrupt and name the file. Never may
-// it panic, start with other entries or votes, or with fewer.
+// Why: bbolt has no checksums but on two pages. Whatever byte of the file is damaged, a start
+// must either find everything as it was (the byte was not in use) or say Corrupt and name the
+// file. Never may it panic, start with other entries or votes, or with fewer.
 func TestLogAnyByteDamaged(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "raft.log")
@@ -98,7 +99,8 @@ func TestLogAnyByteDamaged(t *testing.T) {
 	}
 }
 
-// Why: a file that lost its end, as after a repair of the file system, must not be taken for a shorter log.
+// Why: a file that lost its end, as after a repair of the file system, must not be taken for a
+// shorter log.
 func TestLogCutShort(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "raft.log")
 	_, good := smallLog(t, path)
@@ -112,8 +114,8 @@ func TestLogCutShort(t *testing.T) {
 	}
 }
 
-// Why: damage may come while the node runs. Reading an entry must then name file, sequence, group and
-// index and end the node, and never return other bytes.
+// Why: damage may come while the node runs. Reading an entry must then name file, sequence,
+// group and index and end the node, and never return other bytes.
 func TestLogDamagedWhileOpen(t *testing.T) {
 	for _, how := range []string{"flipped", "cut"} {
 		path := filepath.Join(t.TempDir(), "raft.log")
@@ -154,6 +156,59 @@ func TestLogDamagedWhileOpen(t *testing.T) {
 		}
 		if how == "flipped" {
 			l.Close()
+		}
+	}
+}
+
+// Why: a power failure in the middle of a commit leaves some of its pages on the disk. While the
+// meta page is the old one, the log must be as before the commit, whatever else arrived; with
+// the new one it must be as after.
+func TestLogPowerFailsDuringCommit(t *testing.T) {
+	dir := t.TempDir()
+	path, torn := filepath.Join(dir, "raft.log"), filepath.Join(dir, "torn.log")
+	page := os.Getpagesize()
+	read := func() []byte {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := int(max(binary.LittleEndian.Uint64(b[16+40:]), binary.LittleEndian.Uint64(b[page+16+40:])))
+		return b[:used*page]
+	}
+	var before, after []byte
+	l := openTestLog(t, path, LogOptions{noSync: true, commit: func(f func() error) error {
+		before = read()
+		err := f()
+		after = read()
+		return err
+	}})
+	defer l.Close()
+	r := rand.New(rand.NewPCG(8, 8))
+	m := &modelGroup{data: map[uint64]string{}}
+	g := l.Group(2)
+	for n := range 60 {
+		old := *m
+		old.data = maps.Clone(m.data)
+		l.Group(1).StoreLog(&raft.Log{Index: uint64(n + 1)})
+		m.step(t, r, g)
+		whole := append([]byte(nil), before...)
+		whole = append(whole, make([]byte, max(0, len(after)-len(before)))...)
+		for at := 2 * page; at < len(after); at += page {
+			if r.IntN(2) == 0 {
+				copy(whole[at:at+page], after[at:])
+			}
+		}
+		for i, want := range []*modelGroup{&old, m} {
+			b := whole
+			if i == 1 {
+				b = after
+			}
+			if err := os.WriteFile(torn, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := openTestLog(t, torn, LogOptions{noSync: true})
+			want.check(t, c.Group(2), 1)
+			c.Close()
 		}
 	}
 }

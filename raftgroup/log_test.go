@@ -204,6 +204,9 @@ func TestLogSharesCommits(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if s := l.Stats(); s.Records != 4*eggs.Groups || s.Commits != uint64(commits) || s.Busy <= 0 {
+		t.Errorf("%+v", s)
+	}
 	l.Close()
 	if commits > 4*eggs.Groups/4 {
 		t.Errorf("%d commits for %d appends", commits, 4*eggs.Groups)

@@ -17,8 +17,8 @@ import (
 	"eggsfs/eggs"
 )
 
-// putMachine sets and deletes keys that depend on an entry's number and index, and counts entries, so
-// that one applied twice shows.
+// putMachine sets and deletes keys that depend on an entry's number and index, and counts
+// entries, so that one applied twice shows.
 type putMachine struct{ restored int }
 
 func (m *putMachine) Apply(tx Tx, e Entry) any {
@@ -195,9 +195,9 @@ func TestSnapshotDamaged(t *testing.T) {
 	}
 }
 
-// Why: the store has no log of its own, so a crash in the middle of an installation could leave half of two
-// states. The test crashes at each arrow, with all that was not fsynced gone, there, or partly
-// there, and with what was loaded so far flushed or not.
+// Why: the store has no log of its own, so a crash in the middle of an installation could leave
+// half of two states. The test crashes at each arrow, with all that was not fsynced gone, there,
+// or partly there, and with what was loaded so far flushed or not.
 func TestSnapshotCrashAtEachArrow(t *testing.T) {
 	source := openTestState(t, StateOptions{})
 	defer source.Close()
@@ -288,8 +288,8 @@ func TestSnapshotMarkWithoutFile(t *testing.T) {
 	}
 }
 
-// Why: if raft does take a snapshot, it removes the log up to an index that may be a barrier's, which
-// the state never sees.
+// Why: if raft does take a snapshot, it removes the log up to an index that may be a barrier's,
+// which the state never sees.
 func TestSnapshotAdvancesOverBarriers(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	s := openTestState(t, StateOptions{fs: mem})

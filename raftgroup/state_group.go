@@ -143,9 +143,21 @@ func (g *GroupState) View() View {
 // Hash returns a checksum of the machine's keys and values. Replicas at the
 // same index have the same.
 func (g *GroupState) Hash() uint32 {
-	v := g.View()
+	_, hash := g.HashAt()
+	return hash
+}
+
+// HashAt returns the checksum together with the applied index that it is of.
+func (g *GroupState) HashAt() (index uint64, hash uint32) {
+	g.views.RLock()
+	v := g.s.newView(g.id)
+	g.views.RUnlock()
 	defer v.Close()
-	return hashKeys(v)
+	m, err := g.s.readMetaFrom(v.src, g.id)
+	if err != nil {
+		g.s.die("raftgroup.GroupState.Hash", err)
+	}
+	return m.index, hashKeys(v)
 }
 
 // Apply applies one command: raft.FSM.

@@ -162,5 +162,6 @@ func (l *Log) removeSome() error {
 		return l.die("raftgroup.Log.truncate", err)
 	}
 	l.removed = to
+	l.counts.removals.Add(1)
 	return nil
 }

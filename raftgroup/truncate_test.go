@@ -32,8 +32,8 @@ func replay(t *testing.T, gl *GroupLog, gs *GroupState) {
 	}
 }
 
-// Why: truncation is the one thing that removes what was acknowledged. After each round of it the power
-// goes, all that was not fsynced is lost, and log and state together must still give
+// Why: truncation is the one thing that removes what was acknowledged. After each round of it
+// the power goes, all that was not fsynced is lost, and log and state together must still give
 // every group's state, also for a group that has been idle since the beginning.
 func TestTruncateLosesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "raft.log")
@@ -255,8 +255,9 @@ func (trio raftTrio) agree(t *testing.T, nodes ...*raftNode) {
 	})
 }
 
-// Why: raft must get along with a log that is truncated behind its back: a follower that missed what is
-// gone gets the store as a snapshot, restarts find their place, and what was done meanwhile is everywhere.
+// Why: raft must get along with a log that is truncated behind its back: a follower that missed
+// what is gone gets the store as a snapshot, restarts find their place, and what was done
+// meanwhile is everywhere.
 func TestRaftTruncatedBehindItsBack(t *testing.T) {
 	trio := newRaftTrio(t)
 	leader := trio.leader(t, trio...)
@@ -300,8 +301,8 @@ func TestRaftTruncatedBehindItsBack(t *testing.T) {
 	trio.agree(t, trio...)
 }
 
-// Why: a deposed leader may have more entries than the new one, none of them committed, when it needs a
-// snapshot. Its log then ends behind the snapshot, with entries that are void.
+// Why: a deposed leader may have more entries than the new one, none of them committed, when it
+// needs a snapshot. Its log then ends behind the snapshot, with entries that are void.
 func TestRaftSnapshotBeforeStaleEntries(t *testing.T) {
 	trio := newRaftTrio(t)
 	old := trio.leader(t, trio...)
