@@ -59,7 +59,6 @@ type Node struct {
 	refused  atomic.Pointer[string] // why enrolment does not get on
 	ready    chan struct{}
 	isReady  atomic.Bool
-	failed   chan error
 }
 
 // Start starts a node. The order is a story: first it makes sure that the data
@@ -78,7 +77,7 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, started: time.Now(), events: newEvents(cfg.Logger),
-		ready: make(chan struct{}), failed: make(chan error, 1),
+		ready: make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	for _, step := range []func() error{
@@ -113,19 +112,8 @@ func (n *Node) background(f func(context.Context)) {
 // onClose has f called by Close, after what was opened later is closed.
 func (n *Node) onClose(f func()) { n.closers = append(n.closers, f) }
 
-// fail ends the node's service: what happened cannot be mended while it runs.
-func (n *Node) fail(err error) {
-	select {
-	case n.failed <- err:
-	default:
-	}
-}
-
 // Ready is closed when every replica assigned to this node is a caught-up voter and its disks serve.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
-
-// Failed receives an error after which the node must be closed.
-func (n *Node) Failed() <-chan error { return n.failed }
 
 // Addr is what others dial.
 func (n *Node) Addr() string {

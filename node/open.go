@@ -329,7 +329,8 @@ func clock() eggs.Time { return eggs.TimeOf(time.Now()) }
 // openDisks opens the block services. A disk that fails is shown, the others serve.
 func (n *Node) openDisks() error {
 	conf := blockd.Config{
-		Auth: n.key.Blocks(), Node: n.id, Cluster: n.identity.cluster(), Reserve: n.cfg.Reserve, Logger: n.log, Event: n.events.add,
+		Auth: n.key.Blocks(), Node: n.id, Cluster: n.identity.cluster(), Reserve: n.cfg.Reserve,
+		Logger: n.log, Event: n.events.add,
 	}
 	for _, d := range n.identity.Disks {
 		want, _ := eggs.ParseNodeID(d.ID)

@@ -200,11 +200,12 @@ func (n *Node) carryOut(ctx context.Context, plan []*wire.PutReplicas) error {
 	refused := map[uint64]bool{}
 	for node, groups := range host {
 		reply := &wire.HostGroupReply{}
-		if err := n.callNode(ctx, eggs.NodeID(node), wire.MethodHostGroup, &wire.HostGroup{Groups: groups}, reply); err != nil {
-			errs, refused[node] = append(errs, err), true
-			continue
+		req := &wire.HostGroup{Groups: groups}
+		err := n.callNode(ctx, eggs.NodeID(node), wire.MethodHostGroup, req, reply)
+		if err == nil {
+			err = reply.Error.AsError()
 		}
-		if err := reply.Error.AsError(); err != nil {
+		if err != nil {
 			errs, refused[node] = append(errs, err), true
 		}
 	}

@@ -23,7 +23,7 @@ func newCollector(r Reporter) *collector {
 	}
 	return &collector{
 		report:       r,
-		ready:        d("node_ready", "1 when every replica assigned to the node is a caught-up voter and its disks serve"),
+		ready:        d("node_ready", "1 when its replicas are caught-up voters and its disks serve"),
 		leads:        d("node_groups_led", "groups that this node leads"),
 		held:         d("node_groups_held", "groups that this node holds a replica of"),
 		memory:       d("node_resident_bytes", "resident memory"),
