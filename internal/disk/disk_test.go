@@ -313,3 +313,30 @@ func TestSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Writing past the page cache is a matter of speed only: what a file system does not take that
+// way is written the ordinary way, and the bytes are the same.
+func TestDirect(t *testing.T) {
+	f := open(t, Options{Path: t.TempDir()})
+	tmp, err := f.Temp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp.Direct(true)
+	data := []byte(strings.Repeat("0123456789abcdef", 512))
+	for _, part := range [][]byte{data, data[:100], data} { // the second is no whole page
+		if n, err := tmp.Write(part); n != len(part) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if err := tmp.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tmp.Rename("x"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := f.ReadFile("x", 1<<20)
+	if err != nil || string(b) != string(data)+string(data[:100])+string(data) {
+		t.Fatal(len(b), err)
+	}
+}

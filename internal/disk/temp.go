@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,7 @@ type Temp struct {
 	folder *Folder
 	file   *os.File
 	name   string
+	direct bool
 }
 
 // Temp starts a file.
@@ -50,6 +52,7 @@ func (t *Temp) Direct(on bool) bool {
 		flag = unix.O_DIRECT
 	}
 	_, err := unix.FcntlInt(t.file.Fd(), unix.F_SETFL, flag)
+	t.direct = on && err == nil
 	return err == nil
 }
 
@@ -62,6 +65,12 @@ func (t *Temp) Write(p []byte) (int, error) {
 		return 0, t.wrap("disk.Write", err)
 	}
 	n, err := t.file.Write(p)
+	if t.direct && errors.Is(err, unix.EINVAL) { // this file system wants more than whole pages
+		t.Direct(false)
+		var m int
+		m, err = t.file.Write(p[n:])
+		n += m
+	}
 	if err != nil {
 		return n, t.wrap("disk.Write", err)
 	}
