@@ -17,7 +17,7 @@ type Config struct {
 	FsName     string       // the first column of df; default "eggsfs"
 	Logger     *slog.Logger // default: discard
 
-	Debug       bool // log each request
+	Debug       bool // log each request to the cluster
 	DebugKernel bool // log each message from and to the kernel
 
 	// AllowOther lets other users in; the kernel checks modes and owners. Always set for root,

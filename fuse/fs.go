@@ -43,6 +43,9 @@ type fileSystem struct {
 
 func newFileSystem(c Config) *fileSystem {
 	ctx, cancel := context.WithCancel(context.Background())
+	if c.Debug {
+		c.Client = traced{c.Client, c.Logger}
+	}
 	return &fileSystem{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		client:        c.Client, config: c, log: c.Logger, root: c.Root,
