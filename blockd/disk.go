@@ -78,8 +78,10 @@ func (s *service) load() error {
 	if err != nil {
 		return err
 	}
-	if err := s.folder.SyncDir(blocksName); err != nil { // what a kill left unsynced
-		return err
+	if len(names) > 0 { // a kill may have left the last ones unsynced
+		if err := s.folder.SyncDir(blocksName); err != nil {
+			return err
+		}
 	}
 	for i := range s.shards {
 		s.shards[i].counted = true

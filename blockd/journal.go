@@ -122,9 +122,11 @@ func openJournal(f *disk.Folder, replay func(record)) (*journal, error) {
 		return nil, err
 	}
 	j := &journal{folder: f, file: file, count: good, rewrite: compactRecords}
-	if err := j.cut(); err != nil {
-		file.Close()
-		return nil, err
+	if len(b) > recordBytes { // what a kill left unsynced becomes durable or goes
+		if err := j.cut(); err != nil {
+			file.Close()
+			return nil, err
+		}
 	}
 	return j, nil
 }

@@ -92,9 +92,8 @@ func (f *Folder) open(o Options) error {
 	id, err := f.readIdentity()
 	switch {
 	case errors.Is(err, eggs.NotExist):
-		if id, err = f.format(o); err != nil {
-			return err
-		}
+		f.identity, err = f.format(o)
+		return err
 	case err != nil:
 		return err
 	}
