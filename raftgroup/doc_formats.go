@@ -8,8 +8,8 @@
 //
 // Invariants of the stores:
 //
-//   - S1 What StoreLogs, SetUint64(CurrentTerm) and Set(LastVoteCand) reported as done survives any crash.
-//     An error is reported only of what was not written.
+//   - S1 What StoreLogs, SetUint64(CurrentTerm) and Set(LastVoteCand) reported as done survives
+//     any crash. An error is reported only of what was not written.
 //   - S2 A vote's term and candidate change together.
 //   - S3 An entry is read as it was written, or the node ends with Kind Corrupt. The same holds
 //     for the number of entries: a log never comes back shorter.

@@ -90,6 +90,7 @@ type Log struct {
 	next    uint64 // the next to be given
 	removed uint64 // records below are gone from the file; those up to first are going
 	sizes   logSizes
+	warned  time.Time
 	recent  logRecent
 }
 

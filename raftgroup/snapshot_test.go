@@ -319,6 +319,9 @@ func TestStateDrop(t *testing.T) {
 	for _, g := range []*GroupState{a, b, c} {
 		g.ApplyBatch(putLogs(1, 60))
 	}
+	if _, err := s.Group(5, &putMachine{}); !errors.Is(err, eggs.Exist) {
+		t.Errorf("one group opened twice: %v", err)
+	}
 	if err := b.Drop(); err != nil {
 		t.Fatal(err)
 	}

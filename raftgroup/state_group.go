@@ -82,20 +82,28 @@ var stateTxs = sync.Pool{New: func() any { return new(stateTx) }}
 //
 // It fails with Kind Corrupt if what is there can't be understood.
 func (s *State) Group(id eggs.GroupID, m Machine) (*GroupState, error) {
+	g := &GroupState{s: s, id: id, machine: m}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.groups[id] != nil {
+		s.mu.Unlock()
 		return nil, eggs.E("raftgroup.State.Group", eggs.Exist, "group "+id.String())
 	}
-	g := &GroupState{s: s, id: id, machine: m}
+	s.groups[id] = g
+	s.mu.Unlock()
 	if err := g.load(); err != nil {
+		s.forget(id)
 		return nil, err
 	}
-	s.groups[id] = g
 	v := s.newView(id)
 	defer v.Close()
 	m.Restored(v)
 	return g, nil
+}
+
+func (s *State) forget(id eggs.GroupID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.groups, id)
 }
 
 // load finishes what a crash cut off and reads the meta record.
@@ -264,8 +272,6 @@ func (g *GroupState) Drop() error {
 		return err
 	}
 	g.meta.Store(&stateMeta{})
-	g.s.mu.Lock()
-	delete(g.s.groups, g.id)
-	g.s.mu.Unlock()
+	g.s.forget(g.id)
 	return nil
 }

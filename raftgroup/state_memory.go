@@ -59,9 +59,7 @@ func (ms *MemoryState) Hash() uint32 { return ms.group.Hash() }
 
 // Reopen puts a new machine on the same keys, as a restart of the node does.
 func (ms *MemoryState) Reopen(m Machine) {
-	ms.state.mu.Lock()
-	delete(ms.state.groups, ms.id)
-	ms.state.mu.Unlock()
+	ms.state.forget(ms.id)
 	ms.open(m)
 }
 

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"sort"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -45,17 +46,18 @@ func (l *Log) cut(c *logCut) (int64, error) {
 // after it nothing below does.
 func (l *Log) cutNow(c *logCut) error {
 	floor := min(l.sizes.tailFrom(c.tail), l.next)
-	cuts := make([]groupCut, len(l.groups))
+	cuts, holder := make([]groupCut, len(l.groups)), eggs.GroupID(eggs.Groups)
 	for i := range l.groups {
 		var err error
 		if cuts[i], err = l.groups[i].planCut(c.durable[i], floor); err != nil {
 			return l.die("raftgroup.Log.truncate", err)
 		}
-		if cuts[i].oldest != 0 && cuts[i].carry == nil {
-			floor = min(floor, cuts[i].oldest)
+		if at := cuts[i].oldest; at != 0 && at < floor && cuts[i].carry == nil {
+			floor, holder = at, eggs.GroupID(i)
 		}
 	}
 	if floor <= l.first {
+		l.warnHeld(holder)
 		return nil
 	}
 	var recs []*raft.Log
@@ -82,6 +84,16 @@ func (l *Log) cutNow(c *logCut) error {
 	l.bytes.Store(l.sizes.total)
 	c.freed = before - l.sizes.total
 	return nil
+}
+
+// warnHeld says now and then that the log can't be truncated because of a group, one that
+// applies nothing or waits for a snapshot.
+func (l *Log) warnHeld(id eggs.GroupID) {
+	if id < eggs.Groups && time.Since(l.warned) > time.Minute {
+		l.warned = time.Now()
+		l.log.Warn("a group holds the log: its entries are not applied", "group", id.String(),
+			"bytes", l.bytes.Load())
+	}
 }
 
 // planCut finds the oldest entry that the group needs, if it is below the floor, and reads
