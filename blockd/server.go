@@ -21,7 +21,7 @@ type Config struct {
 	Disks   []DiskConfig
 	Reserve uint64 // bytes of each file system that puts leave free
 	Logger  *slog.Logger
-	Event   func(level, text string) // for the node's list of events; may be nil
+	Event   func(level, text string) // for the node's list of events; nil: the Logger
 
 	MaxConns int           // connections at a time; more are told Busy
 	Stall    time.Duration // without progress in the middle of a request
@@ -130,13 +130,13 @@ func (s *Server) admit(d *service, volumes map[uint64]*volume) {
 
 // say tells the operator.
 func (s *Server) say(level, text string) {
-	if level == "error" {
-		s.log.Error(text)
-	} else {
-		s.log.Info(text)
-	}
-	if s.config.Event != nil {
+	switch {
+	case s.config.Event != nil:
 		s.config.Event(level, text)
+	case level == "error":
+		s.log.Error(text)
+	default:
+		s.log.Info(text)
 	}
 }
 
