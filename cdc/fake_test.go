@@ -158,8 +158,8 @@ func (g *fakeGroup) stop() {
 func (g *fakeGroup) restart(i int, shards Shards, clock func() eggs.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	r := g.replicas[i]
-	r.machine = NewMachine()
+	r := &replica{g: g, id: i, state: g.replicas[i].state, machine: NewMachine()}
+	g.replicas[i] = r // what the old one still does reaches nobody
 	r.machine.Restored(r.state)
 	r.cdc = New(Config{Group: r, Machine: r.machine, Shards: shards, Clock: clock})
 }
@@ -174,7 +174,7 @@ func (g *fakeGroup) at() *replica {
 func (r *replica) Leads() bool {
 	r.g.mu.Lock()
 	defer r.g.mu.Unlock()
-	return r.g.leader == r.id
+	return r.g.leader == r.id && r.g.replicas[r.id] == r
 }
 
 func (r *replica) OnLead(f func(context.Context)) { r.onLead = f }
@@ -191,7 +191,7 @@ func (r *replica) Propose(ctx context.Context, data []byte) (any, error) {
 	g := r.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.leader != r.id {
+	if g.leader != r.id || g.replicas[r.id] != r {
 		return nil, eggs.E("fake.Propose", eggs.NotLeader, "")
 	}
 	if err := ctx.Err(); err != nil {
