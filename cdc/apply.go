@@ -182,7 +182,7 @@ func (a *application) done(d *wire.CdcDone) {
 }
 
 func (a *application) setParent(dir, parent uint64) {
-	a.tx.Set(keyParent(dir), binary.BigEndian.AppendUint64(nil, parent))
+	a.tx.Set(keyParent(dir), encodeNumber(parent))
 	a.state.Directories++
 }
 
@@ -192,6 +192,8 @@ func (a *application) dropParent(dir uint64) {
 		a.state.Directories--
 	}
 }
+
+func encodeNumber(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 // number reads the eight bytes behind a key's prefix.
 func number(k []byte) uint64 {

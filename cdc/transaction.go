@@ -51,7 +51,7 @@ func (t *transaction) touches() []touched { return touches(t.rec.Request, t.rec.
 
 // touches lists what a request works on; id is the directory that mkdir makes.
 func touches(r *wire.CdcRequest, id uint64) []touched {
-	switch op := r.Op.(type) {
+	switch op := r.GetOp().(type) {
 	case *wire.CdcRequest_Mkdir:
 		own := []touched{{op.Mkdir.Dir, op.Mkdir.Name}}
 		if id != 0 {

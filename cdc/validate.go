@@ -8,7 +8,7 @@ import (
 // validate judges a request by itself: the same on the leader before anything
 // is proposed, and in apply, whatever the state. It answers nil when the request makes sense.
 func validate(r *wire.CdcRequest) *wire.Error {
-	switch op := r.Op.(type) {
+	switch op := r.GetOp().(type) {
 	case *wire.CdcRequest_OpenSession:
 		return nil
 	case *wire.CdcRequest_Mkdir:
