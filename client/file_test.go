@@ -370,6 +370,48 @@ func TestParallelReaders(t *testing.T) {
 	wg.Wait()
 }
 
+// TestReadOnce: whoever reads a file from end to end has each byte fetched
+// once, however large the pieces; who reads here and there, what it touches.
+func TestReadOnce(t *testing.T) {
+	w := clienttest.New(t, clienttest.Config{})
+	const size = 24 << 20
+	want := content(size)
+	id := put(t, w.Client(), eggs.Root, "f", want)
+	for _, piece := range []int{4 << 10, 128 << 10, 1 << 20, 1<<20 + 4096, 5 << 20, size} {
+		c := w.Client()
+		r, err := c.Open(bg, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := make([]byte, piece)
+		for off := 0; off < size; off += piece {
+			n, err := r.ReadAt(p, int64(off))
+			if err != nil && err != io.EOF || !bytes.Equal(p[:n], want[off:off+n]) {
+				t.Fatal(piece, off, n, err)
+			}
+		}
+		r.Close()
+		if got := c.Counters().BytesGot; got < size || got > size+size/8 {
+			t.Errorf("in pieces of %d: %d bytes fetched for %d", piece, got, size)
+		}
+	}
+	c := w.Client()
+	r, err := c.Open(bg, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p := make([]byte, 4096)
+	for i := range 100 {
+		if _, err := r.ReadAt(p, int64(i*7919%(size>>12)<<12)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.Counters().BytesGot; got > 100*2*4096 {
+		t.Errorf("here and there: %d bytes fetched for %d", got, 100*4096)
+	}
+}
+
 // TestMemory: a stream of many spans holds what doc.go says, not the file.
 func TestMemory(t *testing.T) {
 	w := clienttest.New(t, clienttest.Config{})

@@ -44,8 +44,17 @@ type chunk struct {
 	gone  bool  // not in the map any more; mu
 }
 
-// read fills p from off on.
-func (a *readAhead) read(ctx context.Context, p []byte, off int64) (int, error) {
+// read fills p from off on, a chunk's worth at a time: what was taken is dropped on the way.
+func (a *readAhead) read(ctx context.Context, p []byte, off int64) (n int, err error) {
+	for n < len(p) && err == nil {
+		var k int
+		k, err = a.step(ctx, p[n:min(len(p), n+chunkSize)], off+int64(n))
+		n += k
+	}
+	return n, err
+}
+
+func (a *readAhead) step(ctx context.Context, p []byte, off int64) (int, error) {
 	if !a.sequential(off, int64(len(p))) {
 		if n, ok := a.peek(p, off); ok {
 			return n, nil

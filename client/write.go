@@ -447,7 +447,7 @@ func (w *writer) keep() {
 			return []*wire.Verb{{Verb: &wire.Verb_Reserve{
 				Reserve: &wire.Reserve{Dir: uint64(w.dir), Name: w.exclusive}}}}
 		}
-		return []*wire.Verb{{Verb: &wire.Verb_LeaseIds{LeaseIds: &wire.LeaseIds{Count: 1}}}}
+		return nil // an empty request keeps the session
 	})
 	if err != nil {
 		w.c.log.Warn("an open file may expire", "file", w.ID(), "err", err)
