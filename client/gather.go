@@ -20,6 +20,16 @@ type gathering struct {
 	p   []byte // goes there
 	mu  sync.Mutex
 	bad map[int]error // by block: why it cannot be used
+	// lost are those of bad that are not where they should be, unless they have moved.
+	lost []int
+}
+
+// tell reports the blocks that are lost.
+func (g *gathering) tell() {
+	for _, b := range g.lost {
+		g.r.c.badBlock(g.r.id, g.s, b, g.bad[b])
+	}
+	g.lost = nil
 }
 
 // piece is a range of a block, of whole pages when it is read.
@@ -28,11 +38,9 @@ type piece struct {
 	from, to uint32
 }
 
-// fromBlocks fills p from byte in on of a span. Kinds: Unavailable when so
-// many disks are out of reach that waiting may help, Corrupt or NotExist when
-// fewer than D blocks are good.
-func (r *reader) fromBlocks(ctx context.Context, s *span, in int64, p []byte) error {
-	g := &gathering{r: r, s: s, in: in, p: p, bad: make(map[int]error)}
+// fill reads what is wanted. Kinds: Unavailable when so many disks are out of
+// reach that waiting may help, Corrupt or IO when fewer than D blocks are good.
+func (g *gathering) fill(ctx context.Context) error {
 	missing := g.readData(ctx, g.wanted())
 	if ctx.Err() != nil && len(missing) > 0 {
 		return late(ctx, false, nil)
@@ -42,7 +50,8 @@ func (r *reader) fromBlocks(ctx context.Context, s *span, in int64, p []byte) er
 			return err
 		}
 	}
-	if in == 0 && int64(len(p)) == s.size && erasure.CRC(p) != s.crc {
+	g.tell()
+	if g.in == 0 && int64(len(g.p)) == g.s.size && erasure.CRC(g.p) != g.s.crc {
 		return g.salvage(ctx)
 	}
 	return nil
@@ -133,6 +142,10 @@ func (g *gathering) get(ctx context.Context, q piece, sink func(at uint32, pages
 		g.r.c.bad.noRead(certOf(cert))
 	case kind == eggs.NotExist && time.Since(g.s.fetched) > spanTrust:
 		g.r.forget(g.s) // it may have moved since
+	case kind == eggs.NotExist:
+		g.mu.Lock()
+		g.lost = append(g.lost, q.block)
+		g.mu.Unlock()
 	default:
 		g.r.c.badBlock(g.r.id, g.s, q.block, err)
 	}

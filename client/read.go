@@ -141,7 +141,8 @@ func (r *reader) patient(ctx context.Context, s *span, in int64, p []byte) error
 	pause := 20 * time.Millisecond
 	moved := 0
 	for {
-		err := r.fromBlocks(ctx, s, in, p)
+		g := &gathering{r: r, s: s, in: in, p: p, bad: make(map[int]error)}
+		err := g.fill(ctx)
 		if err == nil {
 			return nil
 		}
@@ -151,6 +152,7 @@ func (r *reader) patient(ctx context.Context, s *span, in int64, p []byte) error
 			moved++
 			continue
 		}
+		g.tell()
 		if eggs.KindOf(err) != eggs.Unavailable {
 			return err
 		}

@@ -29,7 +29,8 @@ const (
 	DefaultInterval = time.Minute
 	runRate         = 1000             // changes a second in the background: a tenth of what a shard takes
 	page            = 1000             // entries asked for at a time
-	parallel        = 16               // files taken apart at a time: some disks' worth of erasures
+	atOnce          = 4                // shards looked at at a time
+	parallel        = 8                // files of one shard taken apart at a time
 	leaveFirst      = time.Minute      // a file that could not be finished is left alone
 	leaveLongest    = time.Hour        // this long, doubling
 	lookAgain       = 10 * time.Minute // a directory with nothing due is looked at again: policies change
@@ -147,6 +148,8 @@ func (g *Collector) verdict(op string, r Report) error {
 // round looks at each of the shards once.
 func (g *Collector) round(ctx context.Context, takes func(eggs.ShardID) bool) Report {
 	var t tally
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
 	for s := range eggs.Shards {
 		shard := eggs.ShardID(s)
 		if ctx.Err() != nil {
@@ -155,19 +158,23 @@ func (g *Collector) round(ctx context.Context, takes func(eggs.ShardID) bool) Re
 		if !takes(shard) {
 			continue
 		}
-		if err := g.directories(ctx, shard, &t, takes); err != nil {
-			t.failed(err)
-		}
-		if err := g.transients(ctx, shard, &t); err != nil {
-			t.failed(err)
-		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := g.directories(ctx, shard, &t); err != nil {
+				t.failed(err)
+			}
+			if err := g.transients(ctx, shard, &t); err != nil {
+				t.failed(err)
+			}
+		})
 	}
+	wg.Wait()
 	return t.report()
 }
 
 // directories collects the directories of a shard that are due.
-func (g *Collector) directories(ctx context.Context, shard eggs.ShardID, t *tally,
-	takes func(eggs.ShardID) bool) error {
+func (g *Collector) directories(ctx context.Context, shard eggs.ShardID, t *tally) error {
 	var now eggs.Time
 	for after := uint64(0); ; {
 		ans, err := g.c.Query(ctx, &wire.ShardQuery{Shard: uint32(shard),
@@ -191,7 +198,7 @@ func (g *Collector) directories(ctx context.Context, shard eggs.ShardID, t *tall
 					return err
 				}
 			}
-			h := &history{g: g, t: t, dir: dir, now: now, takes: takes}
+			h := &history{g: g, t: t, dir: dir, now: now}
 			if err := h.collect(ctx); err != nil {
 				t.failed(err)
 			}

@@ -14,11 +14,12 @@ const batch = 64
 
 // history is the collection of one directory's past.
 type history struct {
-	g     *Collector
-	t     *tally
-	dir   eggs.InodeID
-	now   eggs.Time // of the directory's group
-	takes func(eggs.ShardID) bool
+	g   *Collector
+	t   *tally
+	dir eggs.InodeID
+	now eggs.Time // of the directory's group
+	// files is given files that have lost their last name, nil: their shards' rounds find them.
+	files func(ctx context.Context, ids []eggs.InodeID) error
 
 	policy  eggs.SnapshotPolicy
 	kept    int       // past edges that stay
@@ -199,7 +200,14 @@ func (h *history) flush(ctx context.Context) error {
 		}
 	}
 	h.t.add(func(r *Report) { r.Versions += n })
-	return h.g.destroyAll(ctx, freed, h.t)
+	return h.nameless(ctx, freed)
+}
+
+func (h *history) nameless(ctx context.Context, ids []eggs.InodeID) error {
+	if h.files == nil || len(ids) == 0 {
+		return nil
+	}
+	return h.files(ctx, ids)
 }
 
 func (h *history) oneByOne(ctx context.Context, verbs []*wire.Verb) (n int, err error) {
@@ -245,10 +253,7 @@ func (h *history) hardUnlink(ctx context.Context, e *wire.SnapshotEdge) (gone bo
 		return false, err
 	}
 	h.t.add(func(r *Report) { r.Versions++ })
-	if target := eggs.InodeID(e.Target); h.takes(target.Shard()) {
-		return true, h.g.destroyAll(ctx, []eggs.InodeID{target}, h.t)
-	}
-	return true, nil
+	return true, h.nameless(ctx, []eggs.InodeID{eggs.InodeID(e.Target)})
 }
 
 // change sends verbs to a shard, at the collector's rate.
@@ -266,7 +271,11 @@ func (g *Collector) change(ctx context.Context, shard eggs.ShardID, verbs ...*wi
 func (g *Collector) CollectDir(ctx context.Context, dir eggs.InodeID) (Report, error) {
 	var t tally
 	w := &walk{g: g, t: &t, times: make(map[eggs.ShardID]eggs.Time)}
-	if err := w.dir(ctx, dir, 0); err != nil {
+	err := w.dir(ctx, dir, 0)
+	if err == nil {
+		err = w.destroy(ctx)
+	}
+	if err != nil {
 		return t.report(), &eggs.Error{Op: "upkeep.CollectDir", Inode: dir, Err: err}
 	}
 	r := t.report()
@@ -281,6 +290,42 @@ type walk struct {
 	g     *Collector
 	t     *tally
 	times map[eggs.ShardID]eggs.Time
+	files []eggs.InodeID // that have lost their last name
+}
+
+// nameless keeps files for destroy, a page at a time.
+func (w *walk) nameless(ctx context.Context, ids []eggs.InodeID) error {
+	w.files = append(w.files, ids...)
+	if len(w.files) < page {
+		return nil
+	}
+	return w.destroy(ctx)
+}
+
+// destroy destroys the files that have lost their last name, the small ones of
+// a shard many with one request.
+func (w *walk) destroy(ctx context.Context) error {
+	ids := w.files
+	w.files = nil
+	attrs, err := w.g.c.StatMany(ctx, ids)
+	if err != nil {
+		return err
+	}
+	small := make(map[eggs.ShardID][]eggs.InodeID)
+	var large []eggs.InodeID
+	for _, a := range attrs {
+		switch {
+		case a.ID == 0: // somebody was quicker
+		case a.Size <= smallFile:
+			small[a.ID.Shard()] = append(small[a.ID.Shard()], a.ID)
+		default:
+			large = append(large, a.ID)
+		}
+	}
+	for shard, ids := range small {
+		large = append(large, w.g.smallFiles(ctx, shard, ids, w.t)...)
+	}
+	return w.g.destroyAll(ctx, large, w.t)
 }
 
 func (w *walk) dir(ctx context.Context, dir eggs.InodeID, depth int) error {
@@ -299,8 +344,7 @@ func (w *walk) dir(ctx context.Context, dir eggs.InodeID, depth int) error {
 		}
 		w.times[shard] = now
 	}
-	h := &history{g: w.g, t: w.t, dir: dir, now: now,
-		takes: func(eggs.ShardID) bool { return true }}
+	h := &history{g: w.g, t: w.t, dir: dir, now: now, files: w.nameless}
 	if err := h.collect(ctx); err != nil {
 		return err
 	}
