@@ -27,6 +27,9 @@
 //	pages received, verified, written to a temporary file → data synced →
 //	marks again, rename (under the shard's lock) → directory synced → proof
 //
+// Large blocks are written past the page cache (O_DIRECT) into room that was
+// allocated at once; small ones through it.
+//
 // A repeated put of a block that is there writes it anew: the bytes are the same,
 // and the proof is about bytes that were just verified.
 //

@@ -102,7 +102,8 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for _, l := range []Layout{
-		{}, {Size: 1, Parity: p, Stripes: 0, CellSize: 4096},
+		{},
+		{Size: 1, Parity: p, Stripes: 0, CellSize: 4096},
 		{Size: 1, Parity: p, Stripes: 65, CellSize: 4096},
 		{Size: 1, Parity: p, Stripes: 1, CellSize: 4095},
 		{Size: 4*4096 + 1, Parity: p, Stripes: 1, CellSize: 4096},
