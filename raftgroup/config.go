@@ -71,6 +71,10 @@ type Timers struct {
 	// makes two stand at one time when disks are busy, and neither wins.
 	Turn time.Duration
 
+	// Grace is how long the first of a group's candidates waits for voters that
+	// are missing, at a start: one of them may lead.
+	Grace time.Duration
+
 	// Settle is how long a node must have been in contact before leaderships
 	// move back to it.
 	Settle time.Duration
@@ -82,13 +86,14 @@ func (t *Timers) fill() {
 			*d = v
 		}
 	}
-	set(&t.Raft, 10*time.Second)
-	set(&t.Commit, 10*time.Second)
+	set(&t.Raft, 20*time.Second)
+	set(&t.Commit, 20*time.Second)
 	set(&t.CommitCDC, 150*time.Millisecond)
 	set(&t.Ping, 250*time.Millisecond)
 	set(&t.Silent, time.Second)
 	set(&t.Hung, 5*time.Second)
-	set(&t.Turn, 300*time.Millisecond)
+	set(&t.Turn, time.Second)
+	set(&t.Grace, 300*time.Millisecond)
 	set(&t.Settle, 3*time.Second)
 }
 
@@ -117,7 +122,7 @@ const (
 	dialTime     = 2 * time.Second  // connect, TLS and greeting
 	voteTime     = 2 * time.Second  // a vote waits for one fsync
 	appendTime   = 10 * time.Second // an append waits for an fsync on a busy disk
-	beatTime     = 5 * time.Second  // half of Timers.Raft
+	beatTime     = 5 * time.Second  // a quarter of Timers.Raft
 	askTime      = time.Second      // a read round asks memory only
 	reconnect    = time.Minute      // a stalled replication waits this long for its peer
 	stallTime    = 10 * time.Second // a snapshot that moves no byte for so long is given up

@@ -30,6 +30,7 @@ type watch struct {
 	lastPass  int64
 	nextPing  int64
 	nextCare  int64
+	nextTable int64
 }
 
 func newWatch(h *Host) *watch { return &watch{host: h, wake: make(chan struct{}, 1)} }
@@ -51,6 +52,9 @@ func (w *watch) reports() []eggs.NodeID {
 
 // care is how often slow things are looked after: balance, stuck replication.
 const care = time.Second
+
+// tableTime is how often a node tells its whole table, changed or not.
+const tableTime = 10 * time.Second
 
 func (w *watch) run() {
 	defer w.host.wg.Done()
@@ -96,6 +100,14 @@ func (w *watch) pass() time.Duration {
 		w.nextCare = now + int64(care)
 		w.tend(now)
 	}
+	if now >= w.nextTable { // whatever was lost on the way heals
+		w.nextTable = now + int64(tableTime)
+		for _, p := range peers {
+			p.mu.Lock()
+			p.stale = true
+			p.mu.Unlock()
+		}
+	}
 	return max(time.Duration(again-h.now()), time.Millisecond)
 }
 
@@ -140,10 +152,10 @@ func (w *watch) isDown(p *peer, now int64) bool {
 	}
 	p.reported = down
 	if down {
-		p.downSince, p.taken = now, false
 		if gone { // certain, so there is nothing to be careful about
 			p.holdOff = 0
 		}
+		p.actAfter, p.taken = now+int64(p.holdOff), false
 		w.host.log.Info("node is down", "node", p.id, "refused", gone, "silent", silent)
 	} else {
 		w.host.log.Info("node is back", "node", p.id)
@@ -155,8 +167,8 @@ func (w *watch) isDown(p *peer, now int64) bool {
 // connection on which nothing came back for long is given up.
 func (p *peer) ping(now int64) {
 	p.mu.Lock()
-	l, beats, stale := p.link, p.beats, p.stale
-	p.beats = nil
+	l, beats, stale, want := p.link, p.beats, p.stale, p.want
+	p.beats, p.want = nil, false
 	if l != nil {
 		p.stale = false
 	}
@@ -188,12 +200,44 @@ func (p *peer) ping(now int64) {
 			break
 		}
 	}
-	_ = l.call(framePing, 0, p.host.cfg.Timers.Hung, false, p.host.appendNews,
+	_ = l.call(framePing, 0, p.host.cfg.Timers.Hung, false,
+		func(b []byte) []byte { return p.host.appendNews(b, want) },
 		func(body []byte, err error) {
-			if err == nil && p.host.takeNews(p, body) != nil {
+			if err != nil {
+				return
+			}
+			if _, err := p.host.takeNews(p, body); err != nil {
 				l.out.close()
+				return
+			}
+			if want { // its table came before its answer
+				p.toldAt.Store(now)
+				p.host.watch.nudge()
 			}
 		})
+}
+
+// informed reports whether everyone we are in contact with among voters has told
+// us its table a moment ago, and asks those that have not.
+func (w *watch) informed(voters []eggs.NodeID, now int64) bool {
+	all := true
+	for _, n := range voters {
+		p := w.known(n)
+		if p == nil || !p.contact() || now-p.toldAt.Load() < int64(w.host.cfg.Timers.Silent)/2 {
+			continue
+		}
+		all = false
+		p.mu.Lock()
+		first := !p.want && now-p.askedAt > int64(w.host.cfg.Timers.Ping)
+		if first {
+			p.want, p.askedAt = true, now
+		}
+		p.mu.Unlock()
+		if first {
+			p.ping(now)
+		}
+	}
+	return all
 }
 
 // view is what one voter's situation looks like from here.

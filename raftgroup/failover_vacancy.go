@@ -14,7 +14,8 @@ import (
 // which groups are spread evenly: the first stands at once, each other one a
 // Timers.Turn after the one before it. A term that rises shows that somebody stood;
 // then all wait, twice as long each time, and the order begins with the next one. So
-// one node stands at a time, although nobody is asked.
+// one node stands at a time, although nobody is asked. Who refuses a candidate for
+// its short log stands without waiting.
 type vacancy struct {
 	since int64  // when the first may stand; 0: there is a leader
 	term  uint64 // as last seen
@@ -51,6 +52,7 @@ func (w *watch) attend(g *Group, now int64) int64 {
 	if g.urged.Swap(false) && now-v.stood > int64(w.host.cfg.Timers.Turn)/2 {
 		w.stand(g, row.node, now)
 		v.wait(now, w.host.cfg.Timers.Turn)
+		return v.since
 	}
 	return w.takeTurn(g, row.node, candidates, now, grace)
 }
@@ -59,8 +61,8 @@ const maxDoublings = 4 // of the time to wait for an election
 
 // wait begins again after somebody stood.
 func (v *vacancy) wait(now int64, turn time.Duration) {
-	v.tries++
 	v.since = now + int64(turn)<<min(v.tries, maxDoublings)
+	v.tries++
 }
 
 // takeTurn stands for election if it is our turn, and returns when it will be.
@@ -77,6 +79,9 @@ func (w *watch) takeTurn(
 	due := v.since + int64(grace) + int64(rank)*int64(turn)<<min(v.tries, maxDoublings)
 	if now < due {
 		return due
+	}
+	if !w.informed(candidates, now) { // somebody may know a leader whom we have not met
+		return now + int64(w.host.cfg.Timers.Ping)
 	}
 	w.stand(g, from, now)
 	v.wait(now, turn)
@@ -99,7 +104,7 @@ func (w *watch) heirs(g *Group, leader eggs.NodeID, now int64) ([]eggs.NodeID, i
 		return nil, 0
 	}
 	p.mu.Lock()
-	after := p.downSince + int64(p.holdOff)
+	after := p.actAfter
 	p.mu.Unlock()
 	if now < after {
 		return nil, after
@@ -143,7 +148,7 @@ func (w *watch) firsts(g *Group) ([]eggs.NodeID, time.Duration) {
 	case present < m.quorum():
 		return nil, 0
 	case present < len(m.voters):
-		return able, w.host.cfg.Timers.Turn
+		return able, w.host.cfg.Timers.Grace
 	}
 	return able, 0
 }

@@ -42,8 +42,9 @@ type Host struct {
 
 	draining atomic.Bool // leaderships are to leave, and not come back
 
-	newsMu sync.Mutex
-	news   []announcement // leaderships gained and lost, to be told
+	newsMu      sync.Mutex
+	news        []announcement // leaderships gained and lost, to be told
+	newsVersion uint64         // counts them
 
 	groups [eggs.Groups]atomic.Pointer[Group]
 

@@ -104,17 +104,18 @@ func (h *Host) Changed() <-chan struct{} {
 	return h.leaders.changed
 }
 
-// A table frame: u8 whole, u16 count, then of each row u16 group, u64 node,
-// u64 term. A whole table has every row whose leader the sender is, or is in
-// contact with; rows of its own that are missing it does not lead.
+// A table frame: u8 whole, u64 incarnation, u64 version, u16 count, then of each
+// row u16 group, u64 node, u64 term. A whole table has every row whose leader
+// the sender is, or is in contact with; what is missing it does not lead, unless a
+// later version came first: tables travel on both connections of two nodes.
 
 type announcement struct {
 	group eggs.GroupID
 	row   leaderRow
 }
 
-func appendTable(b []byte, whole bool, rows []announcement) []byte {
-	b = appendBool(b, whole)
+func (h *Host) appendTable(b []byte, whole bool, version uint64, rows []announcement) []byte {
+	b = appendU64(appendBool(b, whole), h.incarnation, version)
 	b = binary.LittleEndian.AppendUint16(b, uint16(len(rows)))
 	for _, r := range rows {
 		b = binary.LittleEndian.AppendUint16(b, uint16(r.group))
@@ -127,6 +128,9 @@ func appendTable(b []byte, whole bool, rows []announcement) []byte {
 func (h *Host) sendTable(o *outbox) {
 	live := map[eggs.NodeID]bool{0: false, h.cfg.Node: true}
 	rows := make([]announcement, 0, eggs.Groups)
+	h.newsMu.Lock()
+	version := h.newsVersion // before the table is read: it is this new, or newer
+	h.newsMu.Unlock()
 	h.leaders.mu.Lock()
 	table := h.leaders.rows
 	h.leaders.mu.Unlock()
@@ -142,13 +146,16 @@ func (h *Host) sendTable(o *outbox) {
 		}
 	}
 	// An empty outbox has room; a full one is of a connection that is being lost.
-	_ = o.put(frameTable, 0, 0, false, func(b []byte) []byte { return appendTable(b, true, rows) })
+	_ = o.put(frameTable, 0, 0, false, func(b []byte) []byte {
+		return h.appendTable(b, true, version, rows)
+	})
 }
 
 // takeTable learns from a table frame.
-func (h *Host) takeTable(from eggs.NodeID, body []byte) error {
+func (h *Host) takeTable(p *peer, body []byte) error {
+	from := p.id
 	r := cursor{b: body}
-	whole, n := r.u8() == 1, int(r.u16())
+	whole, incarnation, version, n := r.u8() == 1, r.u64(), r.u64(), int(r.u16())
 	if n > 2*eggs.Groups {
 		return fmt.Errorf("%w: table of %d rows", errMalformed, n)
 	}
@@ -178,7 +185,7 @@ func (h *Host) takeTable(from eggs.NodeID, body []byte) error {
 		t.publish()
 	}
 	t.mu.Unlock()
-	if whole {
+	if p.newest(incarnation, version) && whole {
 		t.deny(from, &claims)
 	}
 	if news || whole {
@@ -187,11 +194,24 @@ func (h *Host) takeTable(from eggs.NodeID, body []byte) error {
 	return nil
 }
 
+// newest notes the version of a table and reports whether none later came before.
+func (p *peer) newest(incarnation, version uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tableOf != incarnation {
+		p.tableOf, p.tableVersion = incarnation, 0
+	}
+	late := version < p.tableVersion
+	p.tableVersion = max(p.tableVersion, version)
+	return !late
+}
+
 // announce tells all peers, soon, that we lead a group or lead it no more.
 func (h *Host) announce(g eggs.GroupID, row leaderRow) {
 	h.leaders.learn(h.cfg.Node, g, row)
 	h.newsMu.Lock()
 	h.news = append(h.news, announcement{g, row})
+	h.newsVersion++
 	h.newsMu.Unlock()
 	h.watch.nudge()
 }
@@ -200,24 +220,25 @@ func (h *Host) announce(g eggs.GroupID, row leaderRow) {
 // no room gets the whole table later.
 func (h *Host) spread(peers []*peer) {
 	h.newsMu.Lock()
-	news := h.news
+	news, version := h.news, h.newsVersion
 	h.news = nil
 	h.newsMu.Unlock()
 	for len(news) > 0 {
 		part := news[:min(len(news), eggs.Groups)]
 		news = news[len(part):]
 		for _, p := range peers {
-			l := p.current()
-			if l == nil {
-				continue
-			}
-			err := l.out.put(frameTable, 0, 0, false, func(b []byte) []byte {
-				return appendTable(b, false, part)
-			})
-			if err != nil {
+			p.mu.Lock()
+			l, s := p.link, p.session
+			p.mu.Unlock()
+			fill := func(b []byte) []byte { return h.appendTable(b, false, version, part) }
+			// Over both connections, as one may hang before the other.
+			if l != nil && l.out.put(frameTable, 0, 0, false, fill) != nil {
 				p.mu.Lock()
 				p.stale = true
 				p.mu.Unlock()
+			}
+			if s != nil {
+				_ = s.out.put(frameTable, 0, 0, false, fill)
 			}
 		}
 	}

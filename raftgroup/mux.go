@@ -25,28 +25,34 @@ type peer struct {
 	heard atomic.Int64 // Host.now of the last frame on either connection
 	acked atomic.Int64 // and of the last one on ours: it hears us, and we it
 
+	toldAt atomic.Int64 // and of the last ping that brought its table
+
 	redial chan struct{} // holds one: dial now
 	gone   chan struct{} // closed when this peer is forgotten
 
-	mu          sync.Mutex
-	link        *link         // nil while there is none
-	up          chan struct{} // closed while there is one
-	met         bool          // its table came on this link
-	since       int64         // Host.now when it was met
-	incarnation uint64        // of the process we last met
-	refused     bool          // the last dial said that no process listens
-	draining    bool          // it asked for no more leaderships
-	downs       []eggs.NodeID // whom it reports down
-	downsAt     int64         // when it said so
-	beats       []beat        // heartbeats for the next ping
-	stale       bool          // a part of our table was lost on the way; send it whole
-	session     *session      // its connection to us
-	hinted      bool          // gossip takes it for dead
-	reported    bool          // we report it down
-	downSince   int64         // for how long
-	taken       bool          // since then we began to take its groups over
-	takenAt     int64         // when we last did so without being sure
-	holdOff     time.Duration // how long to wait with that the next time
+	mu           sync.Mutex
+	link         *link         // nil while there is none
+	up           chan struct{} // closed while there is one
+	met          bool          // its table came on this link
+	since        int64         // Host.now when it was met
+	incarnation  uint64        // of the process we last met
+	refused      bool          // the last dial said that no process listens
+	draining     bool          // it asked for no more leaderships
+	downs        []eggs.NodeID // whom it reports down
+	downsAt      int64         // when it said so
+	want         bool          // the next ping asks for its table
+	askedAt      int64         // when one last did
+	beats        []beat        // heartbeats for the next ping
+	stale        bool          // a part of our table was lost on the way; send it whole
+	session      *session      // its connection to us
+	tableOf      uint64        // incarnation that sent the last table
+	tableVersion uint64        // the newest of that
+	hinted       bool          // gossip takes it for dead
+	reported     bool          // we report it down
+	actAfter     int64         // from when on its groups may be taken over
+	taken        bool          // since then we began to take its groups over
+	takenAt      int64         // when we last did so without being sure
+	holdOff      time.Duration // how long to wait with that the next time
 }
 
 // beat is one heartbeat on its way into a frame.
@@ -311,7 +317,7 @@ func (l *link) read(r *bufio.Reader) error {
 		case frameFailed:
 			l.finish(f.id, nil, errors.New(string(f.body[:min(len(f.body), maxHello)])))
 		case frameTable:
-			if err := p.host.takeTable(p.id, f.body); err != nil {
+			if err := p.host.takeTable(p, f.body); err != nil {
 				return err
 			}
 			p.meet(l)

@@ -117,12 +117,16 @@ func (s *session) read(r *bufio.Reader) error {
 func (s *session) take(f *frame) error {
 	switch f.kind {
 	case framePing:
-		if err := s.host.takeNews(s.peer, f.body); err != nil {
+		want, err := s.host.takeNews(s.peer, f.body)
+		if err != nil {
 			return err
 		}
-		return s.answer(f, frameDone, s.host.appendNews)
+		if want {
+			s.host.sendTable(s.out)
+		}
+		return s.answer(f, frameDone, func(b []byte) []byte { return s.host.appendNews(b, false) })
 	case frameTable:
-		return s.host.takeTable(s.peer.id, f.body)
+		return s.host.takeTable(s.peer, f.body)
 	case frameAsk:
 		return s.ask(f)
 	case frameBeats:
@@ -329,40 +333,51 @@ func (x *inbox) send(q request, a raft.RPCResponse) {
 	x.g.answered(q.cmd, a.Response)
 }
 
-// appendNews writes what a ping and its answer tell: u8 draining, u16 count,
-// and the nodes that we report down.
-func (h *Host) appendNews(b []byte) []byte {
+// Bits of the first byte of a ping and its answer.
+const (
+	pingDraining  = 1 // give me no more leaderships
+	pingWantTable = 2 // answer with your whole table first
+)
+
+// appendNews writes what a ping and its answer tell: u8 bits, u16 count, and the
+// nodes that we report down.
+func (h *Host) appendNews(b []byte, want bool) []byte {
 	downs := h.watch.reports()
-	b = appendBool(b, h.draining.Load())
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(downs)))
+	bits := byte(0)
+	if h.draining.Load() {
+		bits |= pingDraining
+	}
+	if want {
+		bits |= pingWantTable
+	}
+	b = binary.LittleEndian.AppendUint16(append(b, bits), uint16(len(downs)))
 	for _, n := range downs {
 		b = appendU64(b, uint64(n))
 	}
 	return b
 }
 
-func (h *Host) takeNews(p *peer, body []byte) error {
+// takeNews reads the same and returns whether our table is wanted.
+func (h *Host) takeNews(p *peer, body []byte) (bool, error) {
 	r := cursor{b: body}
-	draining, n := r.u8() == 1, int(r.u16())
+	bits, n := r.u8(), int(r.u16())
 	if n > maxPeers {
-		return fmt.Errorf("%w: %d nodes reported down", errMalformed, n)
+		return false, fmt.Errorf("%w: %d nodes reported down", errMalformed, n)
 	}
 	downs := make([]eggs.NodeID, 0, n)
 	for range n {
 		downs = append(downs, eggs.NodeID(r.u64()))
 	}
 	if err := r.err("ping"); err != nil {
-		return err
+		return false, err
 	}
+	draining := bits&pingDraining != 0
 	p.mu.Lock()
-	news := len(downs) != len(p.downs) || draining != p.draining
-	for i := 0; !news && i < n; i++ {
-		news = downs[i] != p.downs[i]
-	}
+	news := !slices.Equal(downs, p.downs) || draining != p.draining
 	p.downs, p.downsAt, p.draining = downs, h.now(), draining
 	p.mu.Unlock()
 	if news {
 		h.watch.nudge()
 	}
-	return nil
+	return bits&pingWantTable != 0, nil
 }
