@@ -117,7 +117,8 @@ type apply struct {
 	transient records[TransientRecord, *TransientRecord]
 }
 
-// run answers the request: from memory, or by its verbs, all or none.
+// run answers the request: from memory, or by its verbs, all or none. Only
+// Unavailable is not remembered: the leader is to prepare the same request anew.
 func (a *apply) run() *wire.ShardReply {
 	a.start()
 	reply, remember := a.known()
@@ -133,7 +134,7 @@ func (a *apply) run() *wire.ShardReply {
 				reply.Results = []*wire.Result{a.seen}
 			}
 		}
-		if remember != nil {
+		if remember != nil && reply.Error.GetKind() != uint32(eggs.Unavailable) {
 			remember(reply)
 		}
 	}

@@ -270,6 +270,9 @@ func (s *span) blocks() (all []*wire.Block) {
 	return all
 }
 
+// lowest returns the lowest id of the span's blocks: they were handed out in order.
+func (s *span) lowest() uint64 { return s.locations[0].Blocks[0].Id }
+
 func blockSize(l *wire.Location) uint32 { return l.Stripes * l.CellSize }
 
 // countBlocks adds n for each block of s to the index that repair reads.

@@ -100,8 +100,8 @@ func (c *checker) span(id eggs.InodeID, offset uint64, s *span) {
 				c.fault(20, "block %x is in a span of %v and of %v", b.Id, other, id)
 			}
 			c.blocks[b.Id] = id
-			block := eggs.BlockID(b.Id)
-			if block.Shard() != c.shard || b.Id >= uint64(eggs.MakeBlockID(c.shard, c.state.block)) {
+			block, next := eggs.BlockID(b.Id), eggs.MakeBlockID(c.shard, c.state.block)
+			if block.Shard() != c.shard || block >= next {
 				c.fault(20, "file %v at %d: block %v was never handed out", id, offset, block)
 			}
 		}
@@ -127,15 +127,15 @@ func (c *checker) file(id eggs.InodeID, f *checkedFile) {
 	if rec.GetSize() != f.size {
 		c.fault(15, "file %v has %d bytes; its spans end at %d", id, rec.GetSize(), f.size)
 	}
+	if rec.GetSpans() != f.spans || f.spans > 0 && rec.GetLast() != f.last {
+		c.fault(15, "file %v says %d spans, the last at %d; there are %d, the last at %d",
+			id, rec.GetSpans(), rec.GetLast(), f.spans, f.last)
+	}
 	if t == nil {
 		if rec.Content != f.content {
 			c.fault(18, "file %v holds other bytes than when it was linked", id)
 		}
 		return
-	}
-	if t.Spans != f.spans || f.spans > 0 && t.Last != f.last {
-		c.fault(15, "file %v says %d spans, the last at %d; there are %d, the last at %d",
-			id, t.Spans, t.Last, f.spans, f.last)
 	}
 	switch wire.SpanState(t.State) {
 	case wire.SpanState_CLEAN:

@@ -40,7 +40,7 @@ type preparation struct {
 	blocks Blocks
 	entry  *wire.ShardEntry
 	req    *wire.ShardRequest
-	made   eggs.InodeID                   // the file constructed last, 0 when the shard is to choose its id
+	made   eggs.InodeID                   // the file constructed last; 0: its id is not known yet
 	fresh  func() (raftgroup.View, error) // a view as of now, for what view does not show yet
 }
 
@@ -130,15 +130,13 @@ func (p *preparation) choose(v *wire.InitiateSpan) *wire.Choice {
 	for _, d := range v.Blacklist {
 		c.Blacklist = append(c.Blacklist, eggs.DiskID(d))
 	}
-	if t, ok := load[TransientRecord](p.view.reader(), key1(tableTransient, id)); ok && t.Spans > 0 {
-		if s, ok := spanRecord(p.view.reader(), id, t.Last); ok {
-			if wire.SpanState(t.State) == wire.SpanState_DIRTY && v.Offset == t.Last &&
-				!v.Replace && sameSpan(s, v) {
-				return nil
-			}
-			for _, b := range s.blocks() {
-				c.Prefer = append(c.Prefer, eggs.DiskID(b.Disk))
-			}
+	if t, s := p.lastSpan(id); s != nil {
+		if wire.SpanState(t.State) == wire.SpanState_DIRTY && v.Offset == t.File.Last &&
+			!v.Replace && sameSpan(s, v) {
+			return nil
+		}
+		for _, b := range s.blocks() {
+			c.Prefer = append(c.Prefer, eggs.DiskID(b.Disk))
 		}
 	}
 	disks, err := p.blocks.Choose(c)
@@ -150,6 +148,23 @@ func (p *preparation) choose(v *wire.InitiateSpan) *wire.Choice {
 		choice.Disks = append(choice.Disks, uint64(d))
 	}
 	return choice
+}
+
+// lastSpan returns the last span of a file under construction, nil when the
+// view shows none.
+func (p *preparation) lastSpan(id eggs.InodeID) (*TransientRecord, *span) {
+	if id == 0 {
+		return nil, nil
+	}
+	t, ok := load[TransientRecord](p.view.reader(), key1(tableTransient, id))
+	if !ok || t.File.GetSpans() == 0 {
+		return nil, nil
+	}
+	s, ok := spanRecord(p.view.reader(), id, t.File.Last)
+	if !ok {
+		return nil, nil
+	}
+	return t, s
 }
 
 // written reports whether the proofs are those of the span's blocks. Apply
@@ -242,7 +257,9 @@ func (s *Shard) sessionAnswer(g *glance, req *wire.ShardRequest) *wire.ShardRepl
 }
 
 // prepare makes the entry of a request, or returns the answer that it was given before.
-func (s *Shard) prepare(ctx context.Context, req *wire.ShardRequest) (*wire.ShardReply, []byte, error) {
+func (s *Shard) prepare(
+	ctx context.Context, req *wire.ShardRequest,
+) (*wire.ShardReply, []byte, error) {
 	p := preparation{
 		view: glance{group: s.group}, key: s.key, blocks: s.blocks, req: req,
 		entry: &wire.ShardEntry{

@@ -248,7 +248,7 @@ func (a *query) getSpans(v *wire.GetSpans) error {
 		}
 		f = t.File
 		if wire.SpanState(t.State) != wire.SpanState_CLEAN {
-			dirty = t.Last
+			dirty = t.File.Last
 		}
 	}
 	end := v.GetOffset() + v.GetLength()

@@ -172,6 +172,8 @@ type FileRecord struct {
 	Symlink       []byte                 `protobuf:"bytes,8,opt,name=symlink,proto3" json:"symlink,omitempty"`
 	Xattrs        []*Xattr               `protobuf:"bytes,9,rep,name=xattrs,proto3" json:"xattrs,omitempty"`
 	Content       uint32                 `protobuf:"fixed32,10,opt,name=content,proto3" json:"content,omitempty"` // CRC32C over offset, size and CRC of each CLEAN span, in order
+	Spans         uint64                 `protobuf:"varint,11,opt,name=spans,proto3" json:"spans,omitempty"`      // how many
+	Last          uint64                 `protobuf:"varint,12,opt,name=last,proto3" json:"last,omitempty"`        // offset of the last one, when there is one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +278,20 @@ func (x *FileRecord) GetContent() uint32 {
 	return 0
 }
 
+func (x *FileRecord) GetSpans() uint64 {
+	if x != nil {
+		return x.Spans
+	}
+	return 0
+}
+
+func (x *FileRecord) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 // Xattrs of an inode are kept in increasing order of name.
 type Xattr struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -332,14 +348,12 @@ func (x *Xattr) GetValue() []byte {
 // TransientRecord is a file under construction or being destroyed.
 type TransientRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          *FileRecord            `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"` // size counts the last span, whatever its state
+	File          *FileRecord            `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"` // its size counts the last span, whatever its state
 	Deadline      int64                  `protobuf:"fixed64,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	State         uint32                 `protobuf:"varint,3,opt,name=state,proto3" json:"state,omitempty"` // wire.SpanState of the last span
-	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`   // offset of the last span, when there is one
-	Spans         uint64                 `protobuf:"varint,5,opt,name=spans,proto3" json:"spans,omitempty"` // how many
-	Dir           uint64                 `protobuf:"fixed64,6,opt,name=dir,proto3" json:"dir,omitempty"`    // what it was meant to be called
-	Name          string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
-	MtimeGiven    bool                   `protobuf:"varint,8,opt,name=mtime_given,json=mtimeGiven,proto3" json:"mtime_given,omitempty"` // otherwise mtime is the time of the last bytes
+	Dir           uint64                 `protobuf:"fixed64,4,opt,name=dir,proto3" json:"dir,omitempty"`    // what it was meant to be called
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	MtimeGiven    bool                   `protobuf:"varint,6,opt,name=mtime_given,json=mtimeGiven,proto3" json:"mtime_given,omitempty"` // otherwise mtime is the time of the last bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,20 +405,6 @@ func (x *TransientRecord) GetDeadline() int64 {
 func (x *TransientRecord) GetState() uint32 {
 	if x != nil {
 		return x.State
-	}
-	return 0
-}
-
-func (x *TransientRecord) GetLast() uint64 {
-	if x != nil {
-		return x.Last
-	}
-	return 0
-}
-
-func (x *TransientRecord) GetSpans() uint64 {
-	if x != nil {
-		return x.Spans
 	}
 	return 0
 }
@@ -692,7 +692,7 @@ const file_raftshard_records_proto_rawDesc = "" +
 	"\tinherited\x18\n" +
 	" \x01(\rR\tinherited\x12\x18\n" +
 	"\aentries\x18\v \x01(\x04R\aentries\x12\x1c\n" +
-	"\tsnapshots\x18\f \x01(\x04R\tsnapshots\"\xfd\x01\n" +
+	"\tsnapshots\x18\f \x01(\x04R\tsnapshots\"\xa7\x02\n" +
 	"\n" +
 	"FileRecord\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x12\n" +
@@ -705,19 +705,19 @@ const file_raftshard_records_proto_rawDesc = "" +
 	"\asymlink\x18\b \x01(\fR\asymlink\x12-\n" +
 	"\x06xattrs\x18\t \x03(\v2\x15.eggs.raftshard.XattrR\x06xattrs\x12\x18\n" +
 	"\acontent\x18\n" +
-	" \x01(\aR\acontent\"1\n" +
+	" \x01(\aR\acontent\x12\x14\n" +
+	"\x05spans\x18\v \x01(\x04R\x05spans\x12\x12\n" +
+	"\x04last\x18\f \x01(\x04R\x04last\"1\n" +
 	"\x05Xattr\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xe4\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xba\x01\n" +
 	"\x0fTransientRecord\x12.\n" +
 	"\x04file\x18\x01 \x01(\v2\x1a.eggs.raftshard.FileRecordR\x04file\x12\x1a\n" +
 	"\bdeadline\x18\x02 \x01(\x10R\bdeadline\x12\x14\n" +
-	"\x05state\x18\x03 \x01(\rR\x05state\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last\x12\x14\n" +
-	"\x05spans\x18\x05 \x01(\x04R\x05spans\x12\x10\n" +
-	"\x03dir\x18\x06 \x01(\x06R\x03dir\x12\x12\n" +
-	"\x04name\x18\a \x01(\tR\x04name\x12\x1f\n" +
-	"\vmtime_given\x18\b \x01(\bR\n" +
+	"\x05state\x18\x03 \x01(\rR\x05state\x12\x10\n" +
+	"\x03dir\x18\x04 \x01(\x06R\x03dir\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x1f\n" +
+	"\vmtime_given\x18\x06 \x01(\bR\n" +
 	"mtimeGiven\"~\n" +
 	"\n" +
 	"SpanRecord\x12\x12\n" +

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"eggsfs/eggs"
 	"eggsfs/wire"
@@ -47,6 +49,8 @@ func (s *script) run(input []string) string {
 		s.group.mem.Reopen(s.group.machine)
 		s.serve()
 		return "ok"
+	case "bytes": // a checksum of all keys and values: the format is frozen
+		return fmt.Sprintf("%08x", s.group.mem.Hash())
 	case "dirid", "other": // a directory's id of this shard; an id of another shard
 		return s.newID(a)
 	}
@@ -241,7 +245,11 @@ func (s *script) entry(e *wire.Entry) string {
 	if e.Hash != eggs.NameHash(e.Name) {
 		s.t.Errorf("%q: wrong hash", e.Name)
 	}
-	out := fmt.Sprintf("%s  %s  time=%s", e.Name, s.sym(e.Target), s.time(e.Time))
+	name := e.Name
+	if !utf8.ValidString(name) {
+		name = strconv.QuoteToASCII(name)
+	}
+	out := fmt.Sprintf("%s  %s  time=%s", name, s.sym(e.Target), s.time(e.Time))
 	if e.Attr != nil {
 		out += "  " + s.attr(e.Attr)
 	}

@@ -54,10 +54,10 @@ func atEnd(id eggs.InodeID, t *TransientRecord, offset, size uint64) error {
 
 // appendSpan stores a new last span. Its state is the caller's.
 func (a *apply) appendSpan(id eggs.InodeID, t *TransientRecord, s *span) {
-	t.Last = t.File.Size
-	t.Spans++
+	t.File.Last = t.File.Size
+	t.File.Spans++
 	t.File.Size += s.SpanRecord.Size
-	a.tx.Set(key2(tableSpan, id, t.Last), s.encode())
+	a.tx.Set(key2(tableSpan, id, t.File.Last), s.encode())
 	a.state.spans++
 	blocks := s.blocks()
 	a.state.blocks += uint64(len(blocks))
@@ -66,15 +66,15 @@ func (a *apply) appendSpan(id eggs.InodeID, t *TransientRecord, s *span) {
 
 // dropLast removes the last span and finds the one before.
 func (a *apply) dropLast(id eggs.InodeID, t *TransientRecord, s *span) {
-	a.tx.Delete(key2(tableSpan, id, t.Last))
+	a.tx.Delete(key2(tableSpan, id, t.File.Last))
 	a.state.spans--
 	blocks := s.blocks()
 	a.state.blocks -= uint64(len(blocks))
 	a.countBlocks(id, blocks, false)
-	t.Spans--
-	t.File.Size = t.Last
+	t.File.Spans--
+	t.File.Size = t.File.Last
 	t.State = uint32(wire.SpanState_CLEAN)
-	t.Last = a.lastSpan(id)
+	t.File.Last = a.lastSpan(id)
 	a.transient.touch(a.tx, id)
 }
 
@@ -91,7 +91,7 @@ func (a *apply) lastSpan(id eggs.InodeID) (offset uint64) {
 // certified makes the last span CLEAN: its bytes are the file's from now on.
 func (a *apply) certified(t *TransientRecord, s *span) {
 	t.State = uint32(wire.SpanState_CLEAN)
-	t.File.Content = contentSum(t.File.Content, t.Last, s.SpanRecord)
+	t.File.Content = contentSum(t.File.Content, t.File.Last, s.SpanRecord)
 	t.File.Ctime = int64(a.now)
 	if !t.MtimeGiven {
 		t.File.Mtime = int64(a.now)
@@ -117,8 +117,8 @@ func (a *apply) initiateSpan(v *wire.InitiateSpan) (*wire.Result, error) {
 	if err := checkSpan(id, v); err != nil {
 		return nil, err
 	}
-	if wire.SpanState(t.State) == wire.SpanState_DIRTY && v.Offset == t.Last {
-		s, ok := spanRecord(a.tx, id, t.Last)
+	if wire.SpanState(t.State) == wire.SpanState_DIRTY && v.Offset == t.File.Last {
+		s, ok := spanRecord(a.tx, id, t.File.Last)
 		if !ok {
 			return nil, fail(eggs.Corrupt, id, "", "the last span is missing")
 		}
@@ -142,7 +142,7 @@ func (a *apply) initiateSpan(v *wire.InitiateSpan) (*wire.Result, error) {
 	s := a.newSpan(v, choice.Disks)
 	a.appendSpan(id, t, s)
 	t.State = uint32(wire.SpanState_DIRTY)
-	a.tx.Set(key1(tableUncertified, s.locations[0].Blocks[0].Id), key2(tableSpan, id, t.Last)[1:])
+	a.tx.Set(key1(tableUncertified, s.lowest()), key2(tableSpan, id, t.File.Last)[1:])
 	return initiated(s), nil
 }
 
@@ -229,8 +229,7 @@ func (a *apply) setAside(id eggs.InodeID, t *TransientRecord, s *span) {
 	a.appendSpan(scratch, r, s)
 	r.State = uint32(wire.SpanState_DIRTY)
 	a.transient.add(scratch, r)
-	a.tx.Set(key1(tableUncertified, s.locations[0].Blocks[0].Id),
-		key2(tableSpan, scratch, r.Last)[1:])
+	a.tx.Set(key1(tableUncertified, s.lowest()), key2(tableSpan, scratch, r.File.Last)[1:])
 }
 
 // initiated answers what writes the blocks; the MACs are made on the way out.
@@ -252,10 +251,11 @@ func (a *apply) certifySpan(v *wire.CertifySpan) (*wire.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Spans == 0 || v.Offset != t.Last || wire.SpanState(t.State) == wire.SpanState_CONDEMNED {
+	if t.File.Spans == 0 || v.Offset != t.File.Last ||
+		wire.SpanState(t.State) == wire.SpanState_CONDEMNED {
 		return nil, fail(eggs.Conflict, id, "", "not the last span")
 	}
-	s, ok := spanRecord(a.tx, id, t.Last)
+	s, ok := spanRecord(a.tx, id, t.File.Last)
 	if !ok || len(s.locations) == 0 {
 		return nil, fail(eggs.Conflict, id, "", "not a span of blocks")
 	}
@@ -268,7 +268,7 @@ func (a *apply) certifySpan(v *wire.CertifySpan) (*wire.Result, error) {
 	if wire.SpanState(t.State) == wire.SpanState_CLEAN {
 		return nil, nil // again
 	}
-	a.tx.Delete(key1(tableUncertified, s.locations[0].Blocks[0].Id))
+	a.tx.Delete(key1(tableUncertified, s.lowest()))
 	a.certified(t, s)
 	return nil, nil
 }
@@ -302,10 +302,10 @@ func (a *apply) swapSpan(v *wire.SwapSpan) (*wire.Result, error) {
 	if !ok || len(s.locations) == 0 {
 		return nil, fail(eggs.NotExist, file, "", "no span of blocks there")
 	}
-	if t.Spans == 0 || wire.SpanState(t.State) != wire.SpanState_CLEAN {
+	if t.File.Spans == 0 || wire.SpanState(t.State) != wire.SpanState_CLEAN {
 		return nil, fail(eggs.Conflict, scratch, "", "its last span is not CLEAN")
 	}
-	n, ok := spanRecord(a.tx, scratch, t.Last)
+	n, ok := spanRecord(a.tx, scratch, t.File.Last)
 	if !ok || len(n.locations) == 0 {
 		return nil, fail(eggs.Conflict, scratch, "", "its last span has no blocks")
 	}
@@ -321,7 +321,7 @@ func (a *apply) swapSpan(v *wire.SwapSpan) (*wire.Result, error) {
 	a.countBlocks(file, s.blocks(), true)
 	a.countBlocks(scratch, n.blocks(), true)
 	a.tx.Set(key2(tableSpan, file, v.Offset), s.encode())
-	a.tx.Set(key2(tableSpan, scratch, t.Last), n.encode())
+	a.tx.Set(key2(tableSpan, scratch, t.File.Last), n.encode())
 	t.State, t.Deadline = uint32(wire.SpanState_CONDEMNED), int64(a.now)
 	return nil, nil
 }

@@ -112,21 +112,13 @@ func (a *apply) makeOrphan(id, dir eggs.InodeID, name string) {
 	if f == nil {
 		return
 	}
-	t := &TransientRecord{File: f, Deadline: int64(a.now), Dir: uint64(dir), Name: name}
-	if len(f.Symlink) == 0 && f.Size > 0 {
-		t.Last = a.lastSpan(id)
-		t.Spans = a.countSpans(id)
-	} else {
-		f.Size = 0 // a symlink's target is not a span
+	if len(f.Symlink) > 0 {
+		f.Size = 0 // a target is not a span
 	}
 	a.files.put(a.tx, id, nil)
-	a.transient.put(a.tx, id, t)
-}
-
-func (a *apply) countSpans(id eggs.InodeID) (n uint64) {
-	prefix := key1(tableSpan, id)
-	a.tx.Scan(prefix, after(prefix), false, func(_, _ []byte) bool { n++; return true })
-	return n
+	a.transient.add(id, &TransientRecord{
+		File: f, Deadline: int64(a.now), Dir: uint64(dir), Name: name,
+	})
 }
 
 // expired returns a transient file past its deadline.
@@ -148,12 +140,12 @@ func (a *apply) condemnSpan(v *wire.CondemnSpan) (*wire.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &wire.SpanCondemned{None: t.Spans == 0, Offset: t.Last}
+	c := &wire.SpanCondemned{None: t.File.Spans == 0, Offset: t.File.Last}
 	res := &wire.Result{Result: &wire.Result_SpanCondemned{SpanCondemned: c}}
 	if c.None {
 		return res, nil
 	}
-	s, ok := spanRecord(a.tx, id, t.Last)
+	s, ok := spanRecord(a.tx, id, t.File.Last)
 	if !ok {
 		return nil, fail(eggs.Corrupt, id, "", "the last span is missing")
 	}
@@ -162,7 +154,7 @@ func (a *apply) condemnSpan(v *wire.CondemnSpan) (*wire.Result, error) {
 		return res, nil
 	}
 	if wire.SpanState(t.State) == wire.SpanState_DIRTY {
-		a.tx.Delete(key1(tableUncertified, s.locations[0].Blocks[0].Id))
+		a.tx.Delete(key1(tableUncertified, s.lowest()))
 	}
 	t.State = uint32(wire.SpanState_CONDEMNED)
 	a.transient.touch(a.tx, id)
@@ -183,10 +175,11 @@ func (a *apply) removeSpan(v *wire.RemoveSpan) (*wire.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Spans == 0 || v.Offset != t.Last || wire.SpanState(t.State) != wire.SpanState_CONDEMNED {
+	if t.File.Spans == 0 || v.Offset != t.File.Last ||
+		wire.SpanState(t.State) != wire.SpanState_CONDEMNED {
 		return nil, fail(eggs.Conflict, id, "", "not the condemned span")
 	}
-	s, ok := spanRecord(a.tx, id, t.Last)
+	s, ok := spanRecord(a.tx, id, t.File.Last)
 	if !ok {
 		return nil, fail(eggs.Corrupt, id, "", "the last span is missing")
 	}
@@ -206,7 +199,7 @@ func (a *apply) removeFile(v *wire.RemoveFile) (*wire.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Spans != 0 {
+	if t.File.Spans != 0 {
 		return nil, fail(eggs.Conflict, id, "", "the file has spans")
 	}
 	a.transient.put(a.tx, id, nil)
