@@ -73,6 +73,7 @@ type Client struct {
 	policy  policyCache
 	budget  atomic.Int64 // bytes of read-ahead that may still be held
 	files   openFiles
+	streams atomic.Int64 // writers whose spans are large
 	count   counters
 	watcher *watcher // when Open made it
 }

@@ -33,7 +33,8 @@
 // A Writer fills a span's buffer without any request. A full span is encoded
 // by the caller of Write and sent by one goroutine, while the next is being
 // filled, so a stream holds at most two spans and one's parity: 112 MiB with
-// spans of 32 MiB (write.go, flight.go). `certify k` and `initiate k+1`
+// spans of 32 MiB; where there are more than four streams their spans are shorter
+// (write.go, flight.go). `certify k` and `initiate k+1`
 // travel together, as do `certify n` and `link`. A file that fits the inline
 // policy is one request, at Close, with an id that was leased before
 // (publish.go).

@@ -443,3 +443,83 @@ func TestMemory(t *testing.T) {
 		t.Fatalf("%d MiB for one stream", high>>20)
 	}
 }
+
+// TestKeepAlive: an open file outlives the deadlines of its shard, while
+// somebody holds it, and keeps its name reserved.
+func TestKeepAlive(t *testing.T) {
+	w, c := smallSpans(t, clienttest.Config{})
+	large, err := c.Create(bg, eggs.Root, "large", client.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	large.Write(content(300_000))
+	small, err := c.Create(bg, eggs.Root, "small", client.CreateOptions{Exclusive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small.Write([]byte("x"))
+	for i := range 8 { // four hours
+		w.Advance(30 * time.Minute)
+		before := w.Count(wire.MethodShard)
+		client.KeepWriters(c, time.Now().Add(time.Duration(i+1)*30*time.Minute))
+		for deadline := time.Now().Add(2 * time.Second); w.Count(wire.MethodShard) < before+2; {
+			if time.Now().After(deadline) {
+				t.Fatal("nothing was sent")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(5 * time.Millisecond) // the answers
+	}
+	_, err = w.Client().Create(bg, eggs.Root, "small", client.CreateOptions{Exclusive: true})
+	wantKind(t, err, eggs.Exist)
+	for _, wr := range []client.Writer{large, small} {
+		if _, err := wr.Close(bg); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestBlockTLS: blocks travel the same with TLS.
+func TestBlockTLS(t *testing.T) {
+	w, c := smallSpans(t, clienttest.Config{})
+	want := content(300_000)
+	id := put(t, w.ClientWith(client.Options{BlockTLS: "on"}), eggs.Root, "f", want)
+	if !bytes.Equal(get(t, w.ClientWith(client.Options{BlockTLS: "on"}), id), want) ||
+		!bytes.Equal(get(t, c, id), want) {
+		t.Fatal("the bytes differ")
+	}
+}
+
+// TestManyStreams: many large files at once share the memory that a few may have.
+func TestManyStreams(t *testing.T) {
+	w := clienttest.New(t, clienttest.Config{})
+	c := w.Client()
+	const streams, size = 24, 5 << 20
+	p := content(1 << 20)
+	var writers []client.Writer
+	for i := range streams {
+		wr, err := c.Create(bg, eggs.Root, fmt.Sprint(i), client.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		writers = append(writers, wr)
+	}
+	for range size >> 20 {
+		for _, wr := range writers {
+			if _, err := wr.Write(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, wr := range writers {
+		if _, err := wr.Close(bg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := get(t, c, writers[streams-1].ID())
+	for at := 0; at < size; at += len(p) {
+		if !bytes.Equal(got[at:at+len(p)], p) {
+			t.Fatal("the bytes differ at ", at)
+		}
+	}
+}

@@ -134,6 +134,10 @@ func (w *writer) end(s writerState) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.state = s
+	if w.stream {
+		w.stream = false
+		w.c.streams.Add(-1)
+	}
 	w.start, w.fill = w.start+int64(w.fill), 0
 	w.buf.Release()
 	w.buf = nil

@@ -14,8 +14,13 @@ import (
 
 // Limits of writers.
 const (
-	// A stream holds one span that fills, one on its way, and parity: 112 MiB.
+	// A stream holds one span that fills, one on its way, and parity: 3.5 spans
+	// at most with two parity blocks to four. When there are more streams than
+	// writeMemory is enough for, their spans become shorter.
 	maxWriteSpan = 32 << 20
+	minWriteSpan = 4 << 20 // shorter ones cost too many requests; a file up to this counts as no stream
+	writeMemory  = 448 << 20
+	spansHeld    = 7 / 2.0
 	firstBuffer  = 16 << 10 // bytes of a new file's buffer; it grows fourfold
 	// A file under construction is given up by its shard after 2 h without a
 	// change, a session after 1 h.
@@ -52,6 +57,8 @@ type writer struct {
 	set    uint32 // bits of attributes changed since construct
 	buf    *erasure.Buffer
 	fill   int   // bytes in buf
+	limit  int   // bytes at which the span is full
+	stream bool  // counted in Client.streams
 	start  int64 // offset of buf in the file
 	err    error // of a span; sticks
 	state  writerState
@@ -93,6 +100,7 @@ func (c *Client) create(ctx context.Context, dir eggs.InodeID, name string, o Cr
 	if n := len(p.Span); n > 0 {
 		w.spanMax = int(max(min(p.Span[n-1].MaxSize, maxWriteSpan), eggs.PageSize))
 	}
+	w.limit = w.spanMax
 	now := eggs.TimeOf(time.Now())
 	w.attr = Attr{Mode: o.Mode, UID: o.UID, GID: o.GID, Mtime: now, Atime: now, Ctime: now,
 		Transient: true}
@@ -257,7 +265,7 @@ func (w *writer) Write(p []byte) (int, error) {
 		k := w.append(p)
 		n += k
 		p = p[k:]
-		if w.fill == w.spanMax {
+		if w.fill >= w.limit {
 			if err := w.ship(); err != nil {
 				return n, fail("Write", w.ID(), "", err)
 			}
@@ -293,7 +301,8 @@ func (w *writer) broken(err error) error {
 func (w *writer) append(p []byte) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := min(len(p), w.spanMax-w.fill)
+	w.measure(w.fill + len(p))
+	n := min(len(p), w.limit-w.fill)
 	w.grow(w.fill + n)
 	copy(w.buf.Bytes[w.fill:], p[:n])
 	w.fill += n
@@ -301,6 +310,20 @@ func (w *writer) append(p []byte) int {
 		w.attr.Mtime = eggs.TimeOf(time.Now())
 	}
 	return n
+}
+
+// measure decides how long the span gets, when it begins to be a large one. mu is held.
+func (w *writer) measure(n int) {
+	if w.start == 0 && (w.stream || n <= minWriteSpan) || w.start > 0 && w.fill > 0 {
+		return
+	}
+	streams := w.c.streams.Load()
+	if !w.stream {
+		w.stream = true
+		streams = w.c.streams.Add(1)
+	}
+	share := int(writeMemory/spansHeld) / int(streams) &^ (eggs.MaxStripes<<12 - 1)
+	w.limit = min(max(share, minWriteSpan), w.spanMax)
 }
 
 // grow makes room for n bytes. The second span gets its whole buffer at once.
@@ -313,7 +336,7 @@ func (w *writer) grow(n int) {
 		return
 	}
 	size := max(n, 4*have, firstBuffer)
-	if w.start > 0 || size >= w.spanMax/2 {
+	if w.start > 0 || size >= w.limit/2 {
 		size = w.fullBuffer()
 	}
 	next := erasure.NewBuffer(size)
@@ -326,7 +349,7 @@ func (w *writer) grow(n int) {
 
 // fullBuffer is the bytes of a whole span with its padding.
 func (w *writer) fullBuffer() int {
-	size := int64(w.spanMax)
+	size := int64(w.limit)
 	l, err := erasure.Plan(size, w.class(size).Parity, w.cell())
 	if err != nil {
 		return int(size)
