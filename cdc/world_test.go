@@ -77,8 +77,10 @@ func (w *world) number(r *wire.CdcRequest) *wire.CdcRequest {
 }
 
 // do sends a request as a client does: until there is an answer.
-func (w *world) do(r *wire.CdcRequest) *wire.CdcReply {
-	w.number(r)
+func (w *world) do(r *wire.CdcRequest) *wire.CdcReply { return w.until(w.number(r)) }
+
+// until sends a request that has its number.
+func (w *world) until(r *wire.CdcRequest) *wire.CdcReply {
 	for range 2000 {
 		reply, err := w.try(r)
 		if err == nil {
