@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"hash/crc32"
+	"slices"
 	"sort"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 type memory struct {
 	mu   sync.Mutex
 	keys map[string][]byte
+	list []string          // the keys, sorted
 	undo map[string][]byte // what this entry replaced; nil: was absent
 }
 
@@ -32,20 +34,17 @@ func (s *memory) Get(k []byte) ([]byte, bool) {
 
 func (s *memory) Scan(lo, hi []byte, reverse bool, f func(k, v []byte) bool) {
 	s.mu.Lock()
-	var keys []string
-	for k := range s.keys {
-		if k >= string(lo) && (hi == nil || k < string(hi)) {
-			keys = append(keys, k)
-		}
+	at, end := sort.SearchStrings(s.list, string(lo)), len(s.list)
+	if hi != nil {
+		end = sort.SearchStrings(s.list, string(hi))
 	}
+	keys := slices.Clone(s.list[at:max(at, end)])
 	s.mu.Unlock()
-	sort.Strings(keys)
-	for i := range keys {
-		k := keys[i]
-		if reverse {
-			k = keys[len(keys)-1-i]
-		}
-		if v, _ := s.Get([]byte(k)); !f([]byte(k), v) {
+	if reverse {
+		slices.Reverse(keys)
+	}
+	for _, k := range keys {
+		if v, ok := s.Get([]byte(k)); ok && !f([]byte(k), v) {
 			return
 		}
 	}
@@ -57,10 +56,21 @@ func (s *memory) put(k, v []byte) {
 	if _, ok := s.undo[string(k)]; !ok {
 		s.undo[string(k)] = s.keys[string(k)]
 	}
+	s.write(string(k), v)
+}
+
+func (s *memory) write(k string, v []byte) {
+	at, found := slices.BinarySearch(s.list, k)
+	switch {
+	case v == nil && found:
+		s.list = slices.Delete(s.list, at, at+1)
+	case v != nil && !found:
+		s.list = slices.Insert(s.list, at, k)
+	}
 	if v == nil {
-		delete(s.keys, string(k))
+		delete(s.keys, k)
 	} else {
-		s.keys[string(k)] = v
+		s.keys[k] = v
 	}
 }
 
@@ -72,16 +82,12 @@ func (s *memory) Rollback() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, v := range s.undo {
-		if v == nil {
-			delete(s.keys, k)
-		} else {
-			s.keys[k] = v
-		}
+		s.write(k, v)
 	}
 	s.undo = map[string][]byte{}
 }
 
-func (s *memory) commit() { s.undo = map[string][]byte{} }
+func (s *memory) commit() { clear(s.undo) }
 
 func (s *memory) hash() uint32 {
 	sum := crc32.NewIEEE()
