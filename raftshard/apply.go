@@ -329,6 +329,8 @@ func (a *apply) do(v *wire.Verb) (*wire.Result, string, error) {
 		return verb("SetPolicy", x.SetPolicy, a.setPolicy)
 	case *wire.Verb_SetXattr:
 		return verb("SetXattr", x.SetXattr, a.setXattr)
+	case *wire.Verb_Undelete:
+		return verb("Undelete", x.Undelete, a.undelete)
 	}
 	return a.doSweep(v)
 }

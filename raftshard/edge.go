@@ -182,6 +182,32 @@ func (a *apply) symlink(v *wire.Symlink) (*wire.Result, error) {
 	}}, nil
 }
 
+// undelete gives the file of an owned past edge a name again. The past edge stays, but
+// the new one owns the file: whoever wanted to collect it finds another edge.
+func (a *apply) undelete(v *wire.Undelete) (*wire.Result, error) {
+	from, err := a.place(v.Dir, v.Name)
+	if err != nil {
+		return nil, err
+	}
+	to, err := a.place(v.Dir, v.To)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.pastEdge(&from, v.Time, v.Target, true); err != nil {
+		return nil, err
+	}
+	if err := a.mayReplace(&to, a.edge(&to), 0, true); err != nil {
+		return nil, err
+	}
+	a.tx.Set(snapshotKey(from.dir, from.hash, from.name, eggs.Time(v.Time)),
+		encode(&SnapshotRecord{Target: v.Target}))
+	a.occupy(&to, eggs.InodeID(v.Target), nil)
+	a.endReservation(&to)
+	return &wire.Result{Result: &wire.Result_Linked{
+		Linked: &wire.Linked{Time: int64(a.now)},
+	}}, nil
+}
+
 // endReservation drops this session's own reservation of a name that it has now.
 func (a *apply) endReservation(p *place) {
 	if _, mine := a.reservation(p); mine {

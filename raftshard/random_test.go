@@ -206,7 +206,7 @@ func (w *world) step(i int) {
 		w.construct, w.construct, w.inline, w.inline, w.initiate, w.initiate, w.certify, w.certify,
 		w.link, w.link, w.link, w.small, w.small, w.symlink, w.unlink, w.unlink, w.rename, w.rename,
 		w.mkdir, w.rmdir, w.lockAndLeave, w.release, w.forget, w.forget, w.collect, w.collect,
-		w.attributes, w.reserve, w.time, w.leader, w.lease, w.garbage,
+		w.attributes, w.reserve, w.undelete, w.undelete, w.time, w.leader, w.lease, w.garbage,
 	}
 	actions[rapid.IntRange(0, len(actions)-1).Draw(w.t, fmt.Sprint("action", i))]()
 }

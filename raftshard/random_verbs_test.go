@@ -371,6 +371,32 @@ func (w *world) forget() {
 	}
 }
 
+// undelete brings something of the past back.
+func (w *world) undelete() {
+	v, ok := pick(w, "past", w.past)
+	if !ok {
+		return
+	}
+	to := w.name()
+	if w.edges[v.Dir] == nil {
+		return // the directory is removed
+	}
+	want := w.may(v.Dir, to, 0, true)
+	if !v.Owned {
+		want = eggs.Conflict
+		if v.Target == 0 {
+			return // it may be gone with its neighbour
+		}
+	}
+	r := w.do(&wire.Verb{Verb: &wire.Verb_Undelete{Undelete: &wire.Undelete{
+		Dir: v.Dir, Name: v.Name, Time: v.Time, Target: v.Target, To: to,
+	}}})
+	if w.expect("undelete", r, want) {
+		v.Owned = false
+		w.setEdge(v.Dir, to, v.Target, r.Results[0].GetLinked().Time)
+	}
+}
+
 // collect takes one step with the first file that is due, and with a removed directory.
 func (w *world) collect() {
 	a := w.query(&wire.ShardQuery{Query: &wire.ShardQuery_ListTransient{

@@ -92,6 +92,11 @@ func (s *script) clientVerb(a *args) *wire.Verb {
 		return &wire.Verb{Verb: &wire.Verb_Unlink{Unlink: &wire.Unlink{
 			Dir: a.id(1), Name: a.word(2), Target: s.id(a.keys["target"]),
 		}}}
+	case "undelete":
+		return &wire.Verb{Verb: &wire.Verb_Undelete{Undelete: &wire.Undelete{
+			Dir: a.id(1), Name: a.word(2), Time: a.timeOf("time"), To: a.word(3),
+			Target: s.id(a.keys["target"]),
+		}}}
 	case "rename":
 		return &wire.Verb{Verb: &wire.Verb_Rename{Rename: &wire.Rename{
 			Dir: a.id(1), From: a.word(2), To: a.word(3), NoReplace: a.has("no-replace"),

@@ -257,6 +257,7 @@ type Verb struct {
 	//	*Verb_Rename
 	//	*Verb_SetPolicy
 	//	*Verb_SetXattr
+	//	*Verb_Undelete
 	//	*Verb_RemoveSnapshotEdge
 	//	*Verb_CondemnSpan
 	//	*Verb_RemoveSpan
@@ -453,6 +454,15 @@ func (x *Verb) GetSetXattr() *SetXattr {
 	if x != nil {
 		if x, ok := x.Verb.(*Verb_SetXattr); ok {
 			return x.SetXattr
+		}
+	}
+	return nil
+}
+
+func (x *Verb) GetUndelete() *Undelete {
+	if x != nil {
+		if x, ok := x.Verb.(*Verb_Undelete); ok {
+			return x.Undelete
 		}
 	}
 	return nil
@@ -661,6 +671,10 @@ type Verb_SetXattr struct {
 	SetXattr *SetXattr `protobuf:"bytes,16,opt,name=set_xattr,json=setXattr,proto3,oneof"`
 }
 
+type Verb_Undelete struct {
+	Undelete *Undelete `protobuf:"bytes,17,opt,name=undelete,proto3,oneof"`
+}
+
 type Verb_RemoveSnapshotEdge struct {
 	// the collector's
 	RemoveSnapshotEdge *RemoveSnapshotEdge `protobuf:"bytes,32,opt,name=remove_snapshot_edge,json=removeSnapshotEdge,proto3,oneof"`
@@ -754,6 +768,8 @@ func (*Verb_Rename) isVerb_Verb() {}
 func (*Verb_SetPolicy) isVerb_Verb() {}
 
 func (*Verb_SetXattr) isVerb_Verb() {}
+
+func (*Verb_Undelete) isVerb_Verb() {}
 
 func (*Verb_RemoveSnapshotEdge) isVerb_Verb() {}
 
@@ -2607,6 +2623,84 @@ func (x *Rename) GetTarget() uint64 {
 	return 0
 }
 
+// Undelete gives the file or symlink of an owned past edge a name in the same directory
+// again, answered as Linked. Exist when the name is taken. The past edge stays, not owned.
+type Undelete struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           uint64                 `protobuf:"fixed64,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Time          int64                  `protobuf:"varint,3,opt,name=time,proto3" json:"time,omitempty"` // creation time of the past edge
+	Target        uint64                 `protobuf:"fixed64,4,opt,name=target,proto3" json:"target,omitempty"`
+	To            string                 `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Undelete) Reset() {
+	*x = Undelete{}
+	mi := &file_wire_shard_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Undelete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Undelete) ProtoMessage() {}
+
+func (x *Undelete) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_shard_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Undelete.ProtoReflect.Descriptor instead.
+func (*Undelete) Descriptor() ([]byte, []int) {
+	return file_wire_shard_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Undelete) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *Undelete) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Undelete) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Undelete) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Undelete) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // RemoveSnapshotEdge forgets one past version. An owned edge's file, when it
 // lives in this shard, becomes transient in the same apply, due at once; one
 // of another shard is answered CrossDir: the CDC's HardUnlink does it.
@@ -2623,7 +2717,7 @@ type RemoveSnapshotEdge struct {
 
 func (x *RemoveSnapshotEdge) Reset() {
 	*x = RemoveSnapshotEdge{}
-	mi := &file_wire_shard_proto_msgTypes[29]
+	mi := &file_wire_shard_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2729,7 @@ func (x *RemoveSnapshotEdge) String() string {
 func (*RemoveSnapshotEdge) ProtoMessage() {}
 
 func (x *RemoveSnapshotEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[29]
+	mi := &file_wire_shard_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2742,7 @@ func (x *RemoveSnapshotEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSnapshotEdge.ProtoReflect.Descriptor instead.
 func (*RemoveSnapshotEdge) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{29}
+	return file_wire_shard_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveSnapshotEdge) GetDir() uint64 {
@@ -2697,7 +2791,7 @@ type CondemnSpan struct {
 
 func (x *CondemnSpan) Reset() {
 	*x = CondemnSpan{}
-	mi := &file_wire_shard_proto_msgTypes[30]
+	mi := &file_wire_shard_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2709,7 +2803,7 @@ func (x *CondemnSpan) String() string {
 func (*CondemnSpan) ProtoMessage() {}
 
 func (x *CondemnSpan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[30]
+	mi := &file_wire_shard_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2722,7 +2816,7 @@ func (x *CondemnSpan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CondemnSpan.ProtoReflect.Descriptor instead.
 func (*CondemnSpan) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{30}
+	return file_wire_shard_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CondemnSpan) GetFile() uint64 {
@@ -2743,7 +2837,7 @@ type SpanCondemned struct {
 
 func (x *SpanCondemned) Reset() {
 	*x = SpanCondemned{}
-	mi := &file_wire_shard_proto_msgTypes[31]
+	mi := &file_wire_shard_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2849,7 @@ func (x *SpanCondemned) String() string {
 func (*SpanCondemned) ProtoMessage() {}
 
 func (x *SpanCondemned) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[31]
+	mi := &file_wire_shard_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2862,7 @@ func (x *SpanCondemned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpanCondemned.ProtoReflect.Descriptor instead.
 func (*SpanCondemned) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{31}
+	return file_wire_shard_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SpanCondemned) GetNone() bool {
@@ -2804,7 +2898,7 @@ type RemoveSpan struct {
 
 func (x *RemoveSpan) Reset() {
 	*x = RemoveSpan{}
-	mi := &file_wire_shard_proto_msgTypes[32]
+	mi := &file_wire_shard_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +2910,7 @@ func (x *RemoveSpan) String() string {
 func (*RemoveSpan) ProtoMessage() {}
 
 func (x *RemoveSpan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[32]
+	mi := &file_wire_shard_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +2923,7 @@ func (x *RemoveSpan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSpan.ProtoReflect.Descriptor instead.
 func (*RemoveSpan) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{32}
+	return file_wire_shard_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveSpan) GetFile() uint64 {
@@ -2863,7 +2957,7 @@ type RemoveFile struct {
 
 func (x *RemoveFile) Reset() {
 	*x = RemoveFile{}
-	mi := &file_wire_shard_proto_msgTypes[33]
+	mi := &file_wire_shard_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2875,7 +2969,7 @@ func (x *RemoveFile) String() string {
 func (*RemoveFile) ProtoMessage() {}
 
 func (x *RemoveFile) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[33]
+	mi := &file_wire_shard_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2888,7 +2982,7 @@ func (x *RemoveFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveFile.ProtoReflect.Descriptor instead.
 func (*RemoveFile) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{33}
+	return file_wire_shard_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoveFile) GetFile() uint64 {
@@ -2908,7 +3002,7 @@ type RemoveDirectory struct {
 
 func (x *RemoveDirectory) Reset() {
 	*x = RemoveDirectory{}
-	mi := &file_wire_shard_proto_msgTypes[34]
+	mi := &file_wire_shard_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3014,7 @@ func (x *RemoveDirectory) String() string {
 func (*RemoveDirectory) ProtoMessage() {}
 
 func (x *RemoveDirectory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[34]
+	mi := &file_wire_shard_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3027,7 @@ func (x *RemoveDirectory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDirectory.ProtoReflect.Descriptor instead.
 func (*RemoveDirectory) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{34}
+	return file_wire_shard_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RemoveDirectory) GetDir() uint64 {
@@ -2958,7 +3052,7 @@ type SwapSpan struct {
 
 func (x *SwapSpan) Reset() {
 	*x = SwapSpan{}
-	mi := &file_wire_shard_proto_msgTypes[35]
+	mi := &file_wire_shard_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3064,7 @@ func (x *SwapSpan) String() string {
 func (*SwapSpan) ProtoMessage() {}
 
 func (x *SwapSpan) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[35]
+	mi := &file_wire_shard_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3077,7 @@ func (x *SwapSpan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwapSpan.ProtoReflect.Descriptor instead.
 func (*SwapSpan) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{35}
+	return file_wire_shard_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SwapSpan) GetFile() uint64 {
@@ -3035,7 +3129,7 @@ type CreateDirectory struct {
 
 func (x *CreateDirectory) Reset() {
 	*x = CreateDirectory{}
-	mi := &file_wire_shard_proto_msgTypes[36]
+	mi := &file_wire_shard_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3047,7 +3141,7 @@ func (x *CreateDirectory) String() string {
 func (*CreateDirectory) ProtoMessage() {}
 
 func (x *CreateDirectory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[36]
+	mi := &file_wire_shard_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3060,7 +3154,7 @@ func (x *CreateDirectory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDirectory.ProtoReflect.Descriptor instead.
 func (*CreateDirectory) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{36}
+	return file_wire_shard_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CreateDirectory) GetId() uint64 {
@@ -3108,7 +3202,7 @@ type UncreateDirectory struct {
 
 func (x *UncreateDirectory) Reset() {
 	*x = UncreateDirectory{}
-	mi := &file_wire_shard_proto_msgTypes[37]
+	mi := &file_wire_shard_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3120,7 +3214,7 @@ func (x *UncreateDirectory) String() string {
 func (*UncreateDirectory) ProtoMessage() {}
 
 func (x *UncreateDirectory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[37]
+	mi := &file_wire_shard_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3133,7 +3227,7 @@ func (x *UncreateDirectory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UncreateDirectory.ProtoReflect.Descriptor instead.
 func (*UncreateDirectory) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{37}
+	return file_wire_shard_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UncreateDirectory) GetId() uint64 {
@@ -3158,7 +3252,7 @@ type CreateEdge struct {
 
 func (x *CreateEdge) Reset() {
 	*x = CreateEdge{}
-	mi := &file_wire_shard_proto_msgTypes[38]
+	mi := &file_wire_shard_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3264,7 @@ func (x *CreateEdge) String() string {
 func (*CreateEdge) ProtoMessage() {}
 
 func (x *CreateEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[38]
+	mi := &file_wire_shard_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3277,7 @@ func (x *CreateEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEdge.ProtoReflect.Descriptor instead.
 func (*CreateEdge) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{38}
+	return file_wire_shard_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateEdge) GetDir() uint64 {
@@ -3225,7 +3319,7 @@ type EdgeSeen struct {
 
 func (x *EdgeSeen) Reset() {
 	*x = EdgeSeen{}
-	mi := &file_wire_shard_proto_msgTypes[39]
+	mi := &file_wire_shard_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3331,7 @@ func (x *EdgeSeen) String() string {
 func (*EdgeSeen) ProtoMessage() {}
 
 func (x *EdgeSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[39]
+	mi := &file_wire_shard_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3344,7 @@ func (x *EdgeSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgeSeen.ProtoReflect.Descriptor instead.
 func (*EdgeSeen) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{39}
+	return file_wire_shard_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *EdgeSeen) GetTarget() uint64 {
@@ -3287,7 +3381,7 @@ type LockEdge struct {
 
 func (x *LockEdge) Reset() {
 	*x = LockEdge{}
-	mi := &file_wire_shard_proto_msgTypes[40]
+	mi := &file_wire_shard_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3299,7 +3393,7 @@ func (x *LockEdge) String() string {
 func (*LockEdge) ProtoMessage() {}
 
 func (x *LockEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[40]
+	mi := &file_wire_shard_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3312,7 +3406,7 @@ func (x *LockEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockEdge.ProtoReflect.Descriptor instead.
 func (*LockEdge) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{40}
+	return file_wire_shard_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LockEdge) GetDir() uint64 {
@@ -3350,7 +3444,7 @@ type UnlockEdge struct {
 
 func (x *UnlockEdge) Reset() {
 	*x = UnlockEdge{}
-	mi := &file_wire_shard_proto_msgTypes[41]
+	mi := &file_wire_shard_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3456,7 @@ func (x *UnlockEdge) String() string {
 func (*UnlockEdge) ProtoMessage() {}
 
 func (x *UnlockEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[41]
+	mi := &file_wire_shard_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3469,7 @@ func (x *UnlockEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockEdge.ProtoReflect.Descriptor instead.
 func (*UnlockEdge) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{41}
+	return file_wire_shard_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UnlockEdge) GetDir() uint64 {
@@ -3418,7 +3512,7 @@ type RemoveOwner struct {
 
 func (x *RemoveOwner) Reset() {
 	*x = RemoveOwner{}
-	mi := &file_wire_shard_proto_msgTypes[42]
+	mi := &file_wire_shard_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3524,7 @@ func (x *RemoveOwner) String() string {
 func (*RemoveOwner) ProtoMessage() {}
 
 func (x *RemoveOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[42]
+	mi := &file_wire_shard_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3443,7 +3537,7 @@ func (x *RemoveOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOwner.ProtoReflect.Descriptor instead.
 func (*RemoveOwner) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{42}
+	return file_wire_shard_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RemoveOwner) GetDir() uint64 {
@@ -3469,7 +3563,7 @@ type OwnerRemoved struct {
 
 func (x *OwnerRemoved) Reset() {
 	*x = OwnerRemoved{}
-	mi := &file_wire_shard_proto_msgTypes[43]
+	mi := &file_wire_shard_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +3575,7 @@ func (x *OwnerRemoved) String() string {
 func (*OwnerRemoved) ProtoMessage() {}
 
 func (x *OwnerRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[43]
+	mi := &file_wire_shard_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +3588,7 @@ func (x *OwnerRemoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerRemoved.ProtoReflect.Descriptor instead.
 func (*OwnerRemoved) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{43}
+	return file_wire_shard_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OwnerRemoved) GetOwner() uint64 {
@@ -3515,7 +3609,7 @@ type RestoreOwner struct {
 
 func (x *RestoreOwner) Reset() {
 	*x = RestoreOwner{}
-	mi := &file_wire_shard_proto_msgTypes[44]
+	mi := &file_wire_shard_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3621,7 @@ func (x *RestoreOwner) String() string {
 func (*RestoreOwner) ProtoMessage() {}
 
 func (x *RestoreOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[44]
+	mi := &file_wire_shard_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3634,7 @@ func (x *RestoreOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreOwner.ProtoReflect.Descriptor instead.
 func (*RestoreOwner) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{44}
+	return file_wire_shard_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RestoreOwner) GetDir() uint64 {
@@ -3570,7 +3664,7 @@ type RemoveEdge struct {
 
 func (x *RemoveEdge) Reset() {
 	*x = RemoveEdge{}
-	mi := &file_wire_shard_proto_msgTypes[45]
+	mi := &file_wire_shard_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3676,7 @@ func (x *RemoveEdge) String() string {
 func (*RemoveEdge) ProtoMessage() {}
 
 func (x *RemoveEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[45]
+	mi := &file_wire_shard_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3689,7 @@ func (x *RemoveEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveEdge.ProtoReflect.Descriptor instead.
 func (*RemoveEdge) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{45}
+	return file_wire_shard_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RemoveEdge) GetDir() uint64 {
@@ -3639,7 +3733,7 @@ type MakeTransient struct {
 
 func (x *MakeTransient) Reset() {
 	*x = MakeTransient{}
-	mi := &file_wire_shard_proto_msgTypes[46]
+	mi := &file_wire_shard_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3745,7 @@ func (x *MakeTransient) String() string {
 func (*MakeTransient) ProtoMessage() {}
 
 func (x *MakeTransient) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[46]
+	mi := &file_wire_shard_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3758,7 @@ func (x *MakeTransient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeTransient.ProtoReflect.Descriptor instead.
 func (*MakeTransient) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{46}
+	return file_wire_shard_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *MakeTransient) GetFile() uint64 {
@@ -3711,7 +3805,7 @@ type ShardQuery struct {
 
 func (x *ShardQuery) Reset() {
 	*x = ShardQuery{}
-	mi := &file_wire_shard_proto_msgTypes[47]
+	mi := &file_wire_shard_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +3817,7 @@ func (x *ShardQuery) String() string {
 func (*ShardQuery) ProtoMessage() {}
 
 func (x *ShardQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[47]
+	mi := &file_wire_shard_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +3830,7 @@ func (x *ShardQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardQuery.ProtoReflect.Descriptor instead.
 func (*ShardQuery) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{47}
+	return file_wire_shard_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ShardQuery) GetShard() uint32 {
@@ -3929,7 +4023,7 @@ type ShardAnswer struct {
 
 func (x *ShardAnswer) Reset() {
 	*x = ShardAnswer{}
-	mi := &file_wire_shard_proto_msgTypes[48]
+	mi := &file_wire_shard_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3941,7 +4035,7 @@ func (x *ShardAnswer) String() string {
 func (*ShardAnswer) ProtoMessage() {}
 
 func (x *ShardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[48]
+	mi := &file_wire_shard_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3954,7 +4048,7 @@ func (x *ShardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardAnswer.ProtoReflect.Descriptor instead.
 func (*ShardAnswer) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{48}
+	return file_wire_shard_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ShardAnswer) GetError() *Error {
@@ -4136,7 +4230,7 @@ type Lookup struct {
 
 func (x *Lookup) Reset() {
 	*x = Lookup{}
-	mi := &file_wire_shard_proto_msgTypes[49]
+	mi := &file_wire_shard_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4148,7 +4242,7 @@ func (x *Lookup) String() string {
 func (*Lookup) ProtoMessage() {}
 
 func (x *Lookup) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[49]
+	mi := &file_wire_shard_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4161,7 +4255,7 @@ func (x *Lookup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookup.ProtoReflect.Descriptor instead.
 func (*Lookup) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{49}
+	return file_wire_shard_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Lookup) GetDir() uint64 {
@@ -4191,7 +4285,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_wire_shard_proto_msgTypes[50]
+	mi := &file_wire_shard_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4203,7 +4297,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[50]
+	mi := &file_wire_shard_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4216,7 +4310,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{50}
+	return file_wire_shard_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Entry) GetName() string {
@@ -4263,7 +4357,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_wire_shard_proto_msgTypes[51]
+	mi := &file_wire_shard_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4275,7 +4369,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[51]
+	mi := &file_wire_shard_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4288,7 +4382,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{51}
+	return file_wire_shard_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Stat) GetIds() []uint64 {
@@ -4307,7 +4401,7 @@ type Attrs struct {
 
 func (x *Attrs) Reset() {
 	*x = Attrs{}
-	mi := &file_wire_shard_proto_msgTypes[52]
+	mi := &file_wire_shard_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4319,7 +4413,7 @@ func (x *Attrs) String() string {
 func (*Attrs) ProtoMessage() {}
 
 func (x *Attrs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[52]
+	mi := &file_wire_shard_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4332,7 +4426,7 @@ func (x *Attrs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attrs.ProtoReflect.Descriptor instead.
 func (*Attrs) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{52}
+	return file_wire_shard_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Attrs) GetAttrs() []*Attr {
@@ -4356,7 +4450,7 @@ type ReadDir struct {
 
 func (x *ReadDir) Reset() {
 	*x = ReadDir{}
-	mi := &file_wire_shard_proto_msgTypes[53]
+	mi := &file_wire_shard_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4368,7 +4462,7 @@ func (x *ReadDir) String() string {
 func (*ReadDir) ProtoMessage() {}
 
 func (x *ReadDir) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[53]
+	mi := &file_wire_shard_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4381,7 +4475,7 @@ func (x *ReadDir) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDir.ProtoReflect.Descriptor instead.
 func (*ReadDir) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{53}
+	return file_wire_shard_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ReadDir) GetDir() uint64 {
@@ -4423,7 +4517,7 @@ type Entries struct {
 
 func (x *Entries) Reset() {
 	*x = Entries{}
-	mi := &file_wire_shard_proto_msgTypes[54]
+	mi := &file_wire_shard_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4435,7 +4529,7 @@ func (x *Entries) String() string {
 func (*Entries) ProtoMessage() {}
 
 func (x *Entries) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[54]
+	mi := &file_wire_shard_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4448,7 +4542,7 @@ func (x *Entries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entries.ProtoReflect.Descriptor instead.
 func (*Entries) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{54}
+	return file_wire_shard_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Entries) GetEntries() []*Entry {
@@ -4486,7 +4580,7 @@ type GetSpans struct {
 
 func (x *GetSpans) Reset() {
 	*x = GetSpans{}
-	mi := &file_wire_shard_proto_msgTypes[55]
+	mi := &file_wire_shard_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4498,7 +4592,7 @@ func (x *GetSpans) String() string {
 func (*GetSpans) ProtoMessage() {}
 
 func (x *GetSpans) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[55]
+	mi := &file_wire_shard_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4511,7 +4605,7 @@ func (x *GetSpans) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpans.ProtoReflect.Descriptor instead.
 func (*GetSpans) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{55}
+	return file_wire_shard_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetSpans) GetFile() uint64 {
@@ -4553,7 +4647,7 @@ type Spans struct {
 
 func (x *Spans) Reset() {
 	*x = Spans{}
-	mi := &file_wire_shard_proto_msgTypes[56]
+	mi := &file_wire_shard_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4565,7 +4659,7 @@ func (x *Spans) String() string {
 func (*Spans) ProtoMessage() {}
 
 func (x *Spans) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[56]
+	mi := &file_wire_shard_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4578,7 +4672,7 @@ func (x *Spans) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spans.ProtoReflect.Descriptor instead.
 func (*Spans) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{56}
+	return file_wire_shard_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Spans) GetSpans() []*Span {
@@ -4615,7 +4709,7 @@ type ListTransient struct {
 
 func (x *ListTransient) Reset() {
 	*x = ListTransient{}
-	mi := &file_wire_shard_proto_msgTypes[57]
+	mi := &file_wire_shard_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4627,7 +4721,7 @@ func (x *ListTransient) String() string {
 func (*ListTransient) ProtoMessage() {}
 
 func (x *ListTransient) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[57]
+	mi := &file_wire_shard_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4640,7 +4734,7 @@ func (x *ListTransient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransient.ProtoReflect.Descriptor instead.
 func (*ListTransient) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{57}
+	return file_wire_shard_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListTransient) GetAfter() uint64 {
@@ -4685,7 +4779,7 @@ type TransientFile struct {
 
 func (x *TransientFile) Reset() {
 	*x = TransientFile{}
-	mi := &file_wire_shard_proto_msgTypes[58]
+	mi := &file_wire_shard_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4697,7 +4791,7 @@ func (x *TransientFile) String() string {
 func (*TransientFile) ProtoMessage() {}
 
 func (x *TransientFile) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[58]
+	mi := &file_wire_shard_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4710,7 +4804,7 @@ func (x *TransientFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransientFile.ProtoReflect.Descriptor instead.
 func (*TransientFile) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{58}
+	return file_wire_shard_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TransientFile) GetId() uint64 {
@@ -4766,7 +4860,7 @@ type TransientFiles struct {
 
 func (x *TransientFiles) Reset() {
 	*x = TransientFiles{}
-	mi := &file_wire_shard_proto_msgTypes[59]
+	mi := &file_wire_shard_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4778,7 +4872,7 @@ func (x *TransientFiles) String() string {
 func (*TransientFiles) ProtoMessage() {}
 
 func (x *TransientFiles) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[59]
+	mi := &file_wire_shard_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4791,7 +4885,7 @@ func (x *TransientFiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransientFiles.ProtoReflect.Descriptor instead.
 func (*TransientFiles) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{59}
+	return file_wire_shard_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TransientFiles) GetFiles() []*TransientFile {
@@ -4829,7 +4923,7 @@ type ListSnapshots struct {
 
 func (x *ListSnapshots) Reset() {
 	*x = ListSnapshots{}
-	mi := &file_wire_shard_proto_msgTypes[60]
+	mi := &file_wire_shard_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4841,7 +4935,7 @@ func (x *ListSnapshots) String() string {
 func (*ListSnapshots) ProtoMessage() {}
 
 func (x *ListSnapshots) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[60]
+	mi := &file_wire_shard_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4854,7 +4948,7 @@ func (x *ListSnapshots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshots.ProtoReflect.Descriptor instead.
 func (*ListSnapshots) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{60}
+	return file_wire_shard_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListSnapshots) GetDir() uint64 {
@@ -4898,7 +4992,7 @@ type SnapshotEdge struct {
 
 func (x *SnapshotEdge) Reset() {
 	*x = SnapshotEdge{}
-	mi := &file_wire_shard_proto_msgTypes[61]
+	mi := &file_wire_shard_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4910,7 +5004,7 @@ func (x *SnapshotEdge) String() string {
 func (*SnapshotEdge) ProtoMessage() {}
 
 func (x *SnapshotEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[61]
+	mi := &file_wire_shard_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4923,7 +5017,7 @@ func (x *SnapshotEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEdge.ProtoReflect.Descriptor instead.
 func (*SnapshotEdge) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{61}
+	return file_wire_shard_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *SnapshotEdge) GetName() string {
@@ -4974,7 +5068,7 @@ type SnapshotEdges struct {
 
 func (x *SnapshotEdges) Reset() {
 	*x = SnapshotEdges{}
-	mi := &file_wire_shard_proto_msgTypes[62]
+	mi := &file_wire_shard_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4986,7 +5080,7 @@ func (x *SnapshotEdges) String() string {
 func (*SnapshotEdges) ProtoMessage() {}
 
 func (x *SnapshotEdges) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[62]
+	mi := &file_wire_shard_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4999,7 +5093,7 @@ func (x *SnapshotEdges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEdges.ProtoReflect.Descriptor instead.
 func (*SnapshotEdges) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{62}
+	return file_wire_shard_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SnapshotEdges) GetEdges() []*SnapshotEdge {
@@ -5050,7 +5144,7 @@ type ListDirs struct {
 
 func (x *ListDirs) Reset() {
 	*x = ListDirs{}
-	mi := &file_wire_shard_proto_msgTypes[63]
+	mi := &file_wire_shard_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5062,7 +5156,7 @@ func (x *ListDirs) String() string {
 func (*ListDirs) ProtoMessage() {}
 
 func (x *ListDirs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[63]
+	mi := &file_wire_shard_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5075,7 +5169,7 @@ func (x *ListDirs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirs.ProtoReflect.Descriptor instead.
 func (*ListDirs) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{63}
+	return file_wire_shard_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListDirs) GetAfter() uint64 {
@@ -5109,7 +5203,7 @@ type Dirs struct {
 
 func (x *Dirs) Reset() {
 	*x = Dirs{}
-	mi := &file_wire_shard_proto_msgTypes[64]
+	mi := &file_wire_shard_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5121,7 +5215,7 @@ func (x *Dirs) String() string {
 func (*Dirs) ProtoMessage() {}
 
 func (x *Dirs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[64]
+	mi := &file_wire_shard_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5134,7 +5228,7 @@ func (x *Dirs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dirs.ProtoReflect.Descriptor instead.
 func (*Dirs) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{64}
+	return file_wire_shard_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Dirs) GetIds() []uint64 {
@@ -5162,7 +5256,7 @@ type FilesOnDisk struct {
 
 func (x *FilesOnDisk) Reset() {
 	*x = FilesOnDisk{}
-	mi := &file_wire_shard_proto_msgTypes[65]
+	mi := &file_wire_shard_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5174,7 +5268,7 @@ func (x *FilesOnDisk) String() string {
 func (*FilesOnDisk) ProtoMessage() {}
 
 func (x *FilesOnDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[65]
+	mi := &file_wire_shard_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5187,7 +5281,7 @@ func (x *FilesOnDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilesOnDisk.ProtoReflect.Descriptor instead.
 func (*FilesOnDisk) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{65}
+	return file_wire_shard_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *FilesOnDisk) GetDisk() uint64 {
@@ -5221,7 +5315,7 @@ type DiskFiles struct {
 
 func (x *DiskFiles) Reset() {
 	*x = DiskFiles{}
-	mi := &file_wire_shard_proto_msgTypes[66]
+	mi := &file_wire_shard_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5233,7 +5327,7 @@ func (x *DiskFiles) String() string {
 func (*DiskFiles) ProtoMessage() {}
 
 func (x *DiskFiles) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[66]
+	mi := &file_wire_shard_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5246,7 +5340,7 @@ func (x *DiskFiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskFiles.ProtoReflect.Descriptor instead.
 func (*DiskFiles) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{66}
+	return file_wire_shard_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *DiskFiles) GetFiles() []uint64 {
@@ -5271,7 +5365,7 @@ type ShardStat struct {
 
 func (x *ShardStat) Reset() {
 	*x = ShardStat{}
-	mi := &file_wire_shard_proto_msgTypes[67]
+	mi := &file_wire_shard_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5283,7 +5377,7 @@ func (x *ShardStat) String() string {
 func (*ShardStat) ProtoMessage() {}
 
 func (x *ShardStat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[67]
+	mi := &file_wire_shard_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5296,7 +5390,7 @@ func (x *ShardStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStat.ProtoReflect.Descriptor instead.
 func (*ShardStat) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{67}
+	return file_wire_shard_proto_rawDescGZIP(), []int{68}
 }
 
 type ShardStatAnswer struct {
@@ -5315,7 +5409,7 @@ type ShardStatAnswer struct {
 
 func (x *ShardStatAnswer) Reset() {
 	*x = ShardStatAnswer{}
-	mi := &file_wire_shard_proto_msgTypes[68]
+	mi := &file_wire_shard_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5327,7 +5421,7 @@ func (x *ShardStatAnswer) String() string {
 func (*ShardStatAnswer) ProtoMessage() {}
 
 func (x *ShardStatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[68]
+	mi := &file_wire_shard_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5340,7 +5434,7 @@ func (x *ShardStatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStatAnswer.ProtoReflect.Descriptor instead.
 func (*ShardStatAnswer) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{68}
+	return file_wire_shard_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ShardStatAnswer) GetDirectories() uint64 {
@@ -5408,7 +5502,7 @@ type CheckShard struct {
 
 func (x *CheckShard) Reset() {
 	*x = CheckShard{}
-	mi := &file_wire_shard_proto_msgTypes[69]
+	mi := &file_wire_shard_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5420,7 +5514,7 @@ func (x *CheckShard) String() string {
 func (*CheckShard) ProtoMessage() {}
 
 func (x *CheckShard) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[69]
+	mi := &file_wire_shard_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5433,7 +5527,7 @@ func (x *CheckShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckShard.ProtoReflect.Descriptor instead.
 func (*CheckShard) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{69}
+	return file_wire_shard_proto_rawDescGZIP(), []int{70}
 }
 
 type Fault struct {
@@ -5446,7 +5540,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_wire_shard_proto_msgTypes[70]
+	mi := &file_wire_shard_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5458,7 +5552,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[70]
+	mi := &file_wire_shard_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5471,7 +5565,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{70}
+	return file_wire_shard_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Fault) GetInvariant() uint32 {
@@ -5497,7 +5591,7 @@ type Faults struct {
 
 func (x *Faults) Reset() {
 	*x = Faults{}
-	mi := &file_wire_shard_proto_msgTypes[71]
+	mi := &file_wire_shard_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5509,7 +5603,7 @@ func (x *Faults) String() string {
 func (*Faults) ProtoMessage() {}
 
 func (x *Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[71]
+	mi := &file_wire_shard_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5522,7 +5616,7 @@ func (x *Faults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faults.ProtoReflect.Descriptor instead.
 func (*Faults) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{71}
+	return file_wire_shard_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Faults) GetFaults() []*Fault {
@@ -5549,7 +5643,7 @@ type ShardEntry struct {
 
 func (x *ShardEntry) Reset() {
 	*x = ShardEntry{}
-	mi := &file_wire_shard_proto_msgTypes[72]
+	mi := &file_wire_shard_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5561,7 +5655,7 @@ func (x *ShardEntry) String() string {
 func (*ShardEntry) ProtoMessage() {}
 
 func (x *ShardEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[72]
+	mi := &file_wire_shard_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5574,7 +5668,7 @@ func (x *ShardEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardEntry.ProtoReflect.Descriptor instead.
 func (*ShardEntry) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{72}
+	return file_wire_shard_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ShardEntry) GetClock() int64 {
@@ -5630,7 +5724,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_wire_shard_proto_msgTypes[73]
+	mi := &file_wire_shard_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5642,7 +5736,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[73]
+	mi := &file_wire_shard_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5655,7 +5749,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{73}
+	return file_wire_shard_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Choice) GetDisks() []uint64 {
@@ -5692,7 +5786,7 @@ const file_wire_shard_proto_rawDesc = "" +
 	"ShardReply\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.eggs.wire.ErrorR\x05error\x12+\n" +
 	"\aresults\x18\x02 \x03(\v2\x11.eggs.wire.ResultR\aresults\x12\x12\n" +
-	"\x04time\x18\x03 \x01(\x03R\x04time\"\x88\x0e\n" +
+	"\x04time\x18\x03 \x01(\x03R\x04time\"\xbb\x0e\n" +
 	"\x04Verb\x12;\n" +
 	"\fopen_session\x18\x01 \x01(\v2\x16.eggs.wire.OpenSessionH\x00R\vopenSession\x122\n" +
 	"\tlease_ids\x18\x02 \x01(\v2\x13.eggs.wire.LeaseIdsH\x00R\bleaseIds\x124\n" +
@@ -5712,7 +5806,8 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\x06rename\x18\x0e \x01(\v2\x11.eggs.wire.RenameH\x00R\x06rename\x125\n" +
 	"\n" +
 	"set_policy\x18\x0f \x01(\v2\x14.eggs.wire.SetPolicyH\x00R\tsetPolicy\x122\n" +
-	"\tset_xattr\x18\x10 \x01(\v2\x13.eggs.wire.SetXattrH\x00R\bsetXattr\x12Q\n" +
+	"\tset_xattr\x18\x10 \x01(\v2\x13.eggs.wire.SetXattrH\x00R\bsetXattr\x121\n" +
+	"\bundelete\x18\x11 \x01(\v2\x13.eggs.wire.UndeleteH\x00R\bundelete\x12Q\n" +
 	"\x14remove_snapshot_edge\x18  \x01(\v2\x1d.eggs.wire.RemoveSnapshotEdgeH\x00R\x12removeSnapshotEdge\x12;\n" +
 	"\fcondemn_span\x18! \x01(\v2\x16.eggs.wire.CondemnSpanH\x00R\vcondemnSpan\x128\n" +
 	"\vremove_span\x18\" \x01(\v2\x15.eggs.wire.RemoveSpanH\x00R\n" +
@@ -5863,7 +5958,13 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12\x1d\n" +
 	"\n" +
 	"no_replace\x18\x04 \x01(\bR\tnoReplace\x12\x16\n" +
-	"\x06target\x18\x05 \x01(\x06R\x06target\"|\n" +
+	"\x06target\x18\x05 \x01(\x06R\x06target\"l\n" +
+	"\bUndelete\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\x06R\x03dir\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04time\x18\x03 \x01(\x03R\x04time\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\x06R\x06target\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\"|\n" +
 	"\x12RemoveSnapshotEdge\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x06R\x03dir\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -6091,7 +6192,7 @@ func file_wire_shard_proto_rawDescGZIP() []byte {
 	return file_wire_shard_proto_rawDescData
 }
 
-var file_wire_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_wire_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_wire_shard_proto_goTypes = []any{
 	(*ShardRequest)(nil),       // 0: eggs.wire.ShardRequest
 	(*Fence)(nil),              // 1: eggs.wire.Fence
@@ -6122,62 +6223,63 @@ var file_wire_shard_proto_goTypes = []any{
 	(*Unlink)(nil),             // 26: eggs.wire.Unlink
 	(*Unlinked)(nil),           // 27: eggs.wire.Unlinked
 	(*Rename)(nil),             // 28: eggs.wire.Rename
-	(*RemoveSnapshotEdge)(nil), // 29: eggs.wire.RemoveSnapshotEdge
-	(*CondemnSpan)(nil),        // 30: eggs.wire.CondemnSpan
-	(*SpanCondemned)(nil),      // 31: eggs.wire.SpanCondemned
-	(*RemoveSpan)(nil),         // 32: eggs.wire.RemoveSpan
-	(*RemoveFile)(nil),         // 33: eggs.wire.RemoveFile
-	(*RemoveDirectory)(nil),    // 34: eggs.wire.RemoveDirectory
-	(*SwapSpan)(nil),           // 35: eggs.wire.SwapSpan
-	(*CreateDirectory)(nil),    // 36: eggs.wire.CreateDirectory
-	(*UncreateDirectory)(nil),  // 37: eggs.wire.UncreateDirectory
-	(*CreateEdge)(nil),         // 38: eggs.wire.CreateEdge
-	(*EdgeSeen)(nil),           // 39: eggs.wire.EdgeSeen
-	(*LockEdge)(nil),           // 40: eggs.wire.LockEdge
-	(*UnlockEdge)(nil),         // 41: eggs.wire.UnlockEdge
-	(*RemoveOwner)(nil),        // 42: eggs.wire.RemoveOwner
-	(*OwnerRemoved)(nil),       // 43: eggs.wire.OwnerRemoved
-	(*RestoreOwner)(nil),       // 44: eggs.wire.RestoreOwner
-	(*RemoveEdge)(nil),         // 45: eggs.wire.RemoveEdge
-	(*MakeTransient)(nil),      // 46: eggs.wire.MakeTransient
-	(*ShardQuery)(nil),         // 47: eggs.wire.ShardQuery
-	(*ShardAnswer)(nil),        // 48: eggs.wire.ShardAnswer
-	(*Lookup)(nil),             // 49: eggs.wire.Lookup
-	(*Entry)(nil),              // 50: eggs.wire.Entry
-	(*Stat)(nil),               // 51: eggs.wire.Stat
-	(*Attrs)(nil),              // 52: eggs.wire.Attrs
-	(*ReadDir)(nil),            // 53: eggs.wire.ReadDir
-	(*Entries)(nil),            // 54: eggs.wire.Entries
-	(*GetSpans)(nil),           // 55: eggs.wire.GetSpans
-	(*Spans)(nil),              // 56: eggs.wire.Spans
-	(*ListTransient)(nil),      // 57: eggs.wire.ListTransient
-	(*TransientFile)(nil),      // 58: eggs.wire.TransientFile
-	(*TransientFiles)(nil),     // 59: eggs.wire.TransientFiles
-	(*ListSnapshots)(nil),      // 60: eggs.wire.ListSnapshots
-	(*SnapshotEdge)(nil),       // 61: eggs.wire.SnapshotEdge
-	(*SnapshotEdges)(nil),      // 62: eggs.wire.SnapshotEdges
-	(*ListDirs)(nil),           // 63: eggs.wire.ListDirs
-	(*Dirs)(nil),               // 64: eggs.wire.Dirs
-	(*FilesOnDisk)(nil),        // 65: eggs.wire.FilesOnDisk
-	(*DiskFiles)(nil),          // 66: eggs.wire.DiskFiles
-	(*ShardStat)(nil),          // 67: eggs.wire.ShardStat
-	(*ShardStatAnswer)(nil),    // 68: eggs.wire.ShardStatAnswer
-	(*CheckShard)(nil),         // 69: eggs.wire.CheckShard
-	(*Fault)(nil),              // 70: eggs.wire.Fault
-	(*Faults)(nil),             // 71: eggs.wire.Faults
-	(*ShardEntry)(nil),         // 72: eggs.wire.ShardEntry
-	(*Choice)(nil),             // 73: eggs.wire.Choice
-	(*Error)(nil),              // 74: eggs.wire.Error
-	(*Certificate)(nil),        // 75: eggs.wire.Certificate
-	(*Proof)(nil),              // 76: eggs.wire.Proof
-	(*Policies)(nil),           // 77: eggs.wire.Policies
-	(*Attr)(nil),               // 78: eggs.wire.Attr
-	(*Span)(nil),               // 79: eggs.wire.Span
+	(*Undelete)(nil),           // 29: eggs.wire.Undelete
+	(*RemoveSnapshotEdge)(nil), // 30: eggs.wire.RemoveSnapshotEdge
+	(*CondemnSpan)(nil),        // 31: eggs.wire.CondemnSpan
+	(*SpanCondemned)(nil),      // 32: eggs.wire.SpanCondemned
+	(*RemoveSpan)(nil),         // 33: eggs.wire.RemoveSpan
+	(*RemoveFile)(nil),         // 34: eggs.wire.RemoveFile
+	(*RemoveDirectory)(nil),    // 35: eggs.wire.RemoveDirectory
+	(*SwapSpan)(nil),           // 36: eggs.wire.SwapSpan
+	(*CreateDirectory)(nil),    // 37: eggs.wire.CreateDirectory
+	(*UncreateDirectory)(nil),  // 38: eggs.wire.UncreateDirectory
+	(*CreateEdge)(nil),         // 39: eggs.wire.CreateEdge
+	(*EdgeSeen)(nil),           // 40: eggs.wire.EdgeSeen
+	(*LockEdge)(nil),           // 41: eggs.wire.LockEdge
+	(*UnlockEdge)(nil),         // 42: eggs.wire.UnlockEdge
+	(*RemoveOwner)(nil),        // 43: eggs.wire.RemoveOwner
+	(*OwnerRemoved)(nil),       // 44: eggs.wire.OwnerRemoved
+	(*RestoreOwner)(nil),       // 45: eggs.wire.RestoreOwner
+	(*RemoveEdge)(nil),         // 46: eggs.wire.RemoveEdge
+	(*MakeTransient)(nil),      // 47: eggs.wire.MakeTransient
+	(*ShardQuery)(nil),         // 48: eggs.wire.ShardQuery
+	(*ShardAnswer)(nil),        // 49: eggs.wire.ShardAnswer
+	(*Lookup)(nil),             // 50: eggs.wire.Lookup
+	(*Entry)(nil),              // 51: eggs.wire.Entry
+	(*Stat)(nil),               // 52: eggs.wire.Stat
+	(*Attrs)(nil),              // 53: eggs.wire.Attrs
+	(*ReadDir)(nil),            // 54: eggs.wire.ReadDir
+	(*Entries)(nil),            // 55: eggs.wire.Entries
+	(*GetSpans)(nil),           // 56: eggs.wire.GetSpans
+	(*Spans)(nil),              // 57: eggs.wire.Spans
+	(*ListTransient)(nil),      // 58: eggs.wire.ListTransient
+	(*TransientFile)(nil),      // 59: eggs.wire.TransientFile
+	(*TransientFiles)(nil),     // 60: eggs.wire.TransientFiles
+	(*ListSnapshots)(nil),      // 61: eggs.wire.ListSnapshots
+	(*SnapshotEdge)(nil),       // 62: eggs.wire.SnapshotEdge
+	(*SnapshotEdges)(nil),      // 63: eggs.wire.SnapshotEdges
+	(*ListDirs)(nil),           // 64: eggs.wire.ListDirs
+	(*Dirs)(nil),               // 65: eggs.wire.Dirs
+	(*FilesOnDisk)(nil),        // 66: eggs.wire.FilesOnDisk
+	(*DiskFiles)(nil),          // 67: eggs.wire.DiskFiles
+	(*ShardStat)(nil),          // 68: eggs.wire.ShardStat
+	(*ShardStatAnswer)(nil),    // 69: eggs.wire.ShardStatAnswer
+	(*CheckShard)(nil),         // 70: eggs.wire.CheckShard
+	(*Fault)(nil),              // 71: eggs.wire.Fault
+	(*Faults)(nil),             // 72: eggs.wire.Faults
+	(*ShardEntry)(nil),         // 73: eggs.wire.ShardEntry
+	(*Choice)(nil),             // 74: eggs.wire.Choice
+	(*Error)(nil),              // 75: eggs.wire.Error
+	(*Certificate)(nil),        // 76: eggs.wire.Certificate
+	(*Proof)(nil),              // 77: eggs.wire.Proof
+	(*Policies)(nil),           // 78: eggs.wire.Policies
+	(*Attr)(nil),               // 79: eggs.wire.Attr
+	(*Span)(nil),               // 80: eggs.wire.Span
 }
 var file_wire_shard_proto_depIdxs = []int32{
 	1,  // 0: eggs.wire.ShardRequest.fence:type_name -> eggs.wire.Fence
 	3,  // 1: eggs.wire.ShardRequest.verbs:type_name -> eggs.wire.Verb
-	74, // 2: eggs.wire.ShardReply.error:type_name -> eggs.wire.Error
+	75, // 2: eggs.wire.ShardReply.error:type_name -> eggs.wire.Error
 	4,  // 3: eggs.wire.ShardReply.results:type_name -> eggs.wire.Result
 	6,  // 4: eggs.wire.Verb.open_session:type_name -> eggs.wire.OpenSession
 	8,  // 5: eggs.wire.Verb.lease_ids:type_name -> eggs.wire.LeaseIds
@@ -6195,76 +6297,77 @@ var file_wire_shard_proto_depIdxs = []int32{
 	28, // 17: eggs.wire.Verb.rename:type_name -> eggs.wire.Rename
 	23, // 18: eggs.wire.Verb.set_policy:type_name -> eggs.wire.SetPolicy
 	22, // 19: eggs.wire.Verb.set_xattr:type_name -> eggs.wire.SetXattr
-	29, // 20: eggs.wire.Verb.remove_snapshot_edge:type_name -> eggs.wire.RemoveSnapshotEdge
-	30, // 21: eggs.wire.Verb.condemn_span:type_name -> eggs.wire.CondemnSpan
-	32, // 22: eggs.wire.Verb.remove_span:type_name -> eggs.wire.RemoveSpan
-	33, // 23: eggs.wire.Verb.remove_file:type_name -> eggs.wire.RemoveFile
-	34, // 24: eggs.wire.Verb.remove_directory:type_name -> eggs.wire.RemoveDirectory
-	35, // 25: eggs.wire.Verb.swap_span:type_name -> eggs.wire.SwapSpan
-	36, // 26: eggs.wire.Verb.create_directory:type_name -> eggs.wire.CreateDirectory
-	38, // 27: eggs.wire.Verb.create_edge:type_name -> eggs.wire.CreateEdge
-	40, // 28: eggs.wire.Verb.lock_edge:type_name -> eggs.wire.LockEdge
-	41, // 29: eggs.wire.Verb.unlock_edge:type_name -> eggs.wire.UnlockEdge
-	42, // 30: eggs.wire.Verb.remove_owner:type_name -> eggs.wire.RemoveOwner
-	44, // 31: eggs.wire.Verb.restore_owner:type_name -> eggs.wire.RestoreOwner
-	45, // 32: eggs.wire.Verb.remove_edge:type_name -> eggs.wire.RemoveEdge
-	46, // 33: eggs.wire.Verb.make_transient:type_name -> eggs.wire.MakeTransient
-	37, // 34: eggs.wire.Verb.uncreate_directory:type_name -> eggs.wire.UncreateDirectory
-	7,  // 35: eggs.wire.Result.session_opened:type_name -> eggs.wire.SessionOpened
-	9,  // 36: eggs.wire.Result.ids_leased:type_name -> eggs.wire.IdsLeased
-	11, // 37: eggs.wire.Result.constructed:type_name -> eggs.wire.Constructed
-	14, // 38: eggs.wire.Result.span_initiated:type_name -> eggs.wire.SpanInitiated
-	17, // 39: eggs.wire.Result.linked:type_name -> eggs.wire.Linked
-	27, // 40: eggs.wire.Result.unlinked:type_name -> eggs.wire.Unlinked
-	25, // 41: eggs.wire.Result.symlink_made:type_name -> eggs.wire.SymlinkMade
-	31, // 42: eggs.wire.Result.span_condemned:type_name -> eggs.wire.SpanCondemned
-	39, // 43: eggs.wire.Result.edge_seen:type_name -> eggs.wire.EdgeSeen
-	43, // 44: eggs.wire.Result.owner_removed:type_name -> eggs.wire.OwnerRemoved
-	5,  // 45: eggs.wire.Result.empty:type_name -> eggs.wire.Empty
-	75, // 46: eggs.wire.SpanInitiated.certificates:type_name -> eggs.wire.Certificate
-	76, // 47: eggs.wire.CertifySpan.proofs:type_name -> eggs.wire.Proof
-	77, // 48: eggs.wire.SetPolicy.policies:type_name -> eggs.wire.Policies
-	75, // 49: eggs.wire.SpanCondemned.erase:type_name -> eggs.wire.Certificate
-	76, // 50: eggs.wire.RemoveSpan.proofs:type_name -> eggs.wire.Proof
-	77, // 51: eggs.wire.RemoveOwner.inherited:type_name -> eggs.wire.Policies
-	49, // 52: eggs.wire.ShardQuery.lookup:type_name -> eggs.wire.Lookup
-	51, // 53: eggs.wire.ShardQuery.stat:type_name -> eggs.wire.Stat
-	53, // 54: eggs.wire.ShardQuery.read_dir:type_name -> eggs.wire.ReadDir
-	55, // 55: eggs.wire.ShardQuery.get_spans:type_name -> eggs.wire.GetSpans
-	57, // 56: eggs.wire.ShardQuery.list_transient:type_name -> eggs.wire.ListTransient
-	60, // 57: eggs.wire.ShardQuery.list_snapshots:type_name -> eggs.wire.ListSnapshots
-	63, // 58: eggs.wire.ShardQuery.list_dirs:type_name -> eggs.wire.ListDirs
-	65, // 59: eggs.wire.ShardQuery.files_on_disk:type_name -> eggs.wire.FilesOnDisk
-	67, // 60: eggs.wire.ShardQuery.shard_stat:type_name -> eggs.wire.ShardStat
-	69, // 61: eggs.wire.ShardQuery.check_shard:type_name -> eggs.wire.CheckShard
-	74, // 62: eggs.wire.ShardAnswer.error:type_name -> eggs.wire.Error
-	50, // 63: eggs.wire.ShardAnswer.lookup:type_name -> eggs.wire.Entry
-	52, // 64: eggs.wire.ShardAnswer.stat:type_name -> eggs.wire.Attrs
-	54, // 65: eggs.wire.ShardAnswer.read_dir:type_name -> eggs.wire.Entries
-	56, // 66: eggs.wire.ShardAnswer.get_spans:type_name -> eggs.wire.Spans
-	59, // 67: eggs.wire.ShardAnswer.list_transient:type_name -> eggs.wire.TransientFiles
-	62, // 68: eggs.wire.ShardAnswer.list_snapshots:type_name -> eggs.wire.SnapshotEdges
-	64, // 69: eggs.wire.ShardAnswer.list_dirs:type_name -> eggs.wire.Dirs
-	66, // 70: eggs.wire.ShardAnswer.files_on_disk:type_name -> eggs.wire.DiskFiles
-	68, // 71: eggs.wire.ShardAnswer.shard_stat:type_name -> eggs.wire.ShardStatAnswer
-	71, // 72: eggs.wire.ShardAnswer.check_shard:type_name -> eggs.wire.Faults
-	78, // 73: eggs.wire.Entry.attr:type_name -> eggs.wire.Attr
-	78, // 74: eggs.wire.Attrs.attrs:type_name -> eggs.wire.Attr
-	50, // 75: eggs.wire.Entries.entries:type_name -> eggs.wire.Entry
-	79, // 76: eggs.wire.Spans.spans:type_name -> eggs.wire.Span
-	75, // 77: eggs.wire.Spans.read:type_name -> eggs.wire.Certificate
-	58, // 78: eggs.wire.TransientFiles.files:type_name -> eggs.wire.TransientFile
-	61, // 79: eggs.wire.SnapshotEdges.edges:type_name -> eggs.wire.SnapshotEdge
-	78, // 80: eggs.wire.SnapshotEdges.dir:type_name -> eggs.wire.Attr
-	70, // 81: eggs.wire.Faults.faults:type_name -> eggs.wire.Fault
-	0,  // 82: eggs.wire.ShardEntry.request:type_name -> eggs.wire.ShardRequest
-	73, // 83: eggs.wire.ShardEntry.choices:type_name -> eggs.wire.Choice
-	74, // 84: eggs.wire.Choice.error:type_name -> eggs.wire.Error
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	29, // 20: eggs.wire.Verb.undelete:type_name -> eggs.wire.Undelete
+	30, // 21: eggs.wire.Verb.remove_snapshot_edge:type_name -> eggs.wire.RemoveSnapshotEdge
+	31, // 22: eggs.wire.Verb.condemn_span:type_name -> eggs.wire.CondemnSpan
+	33, // 23: eggs.wire.Verb.remove_span:type_name -> eggs.wire.RemoveSpan
+	34, // 24: eggs.wire.Verb.remove_file:type_name -> eggs.wire.RemoveFile
+	35, // 25: eggs.wire.Verb.remove_directory:type_name -> eggs.wire.RemoveDirectory
+	36, // 26: eggs.wire.Verb.swap_span:type_name -> eggs.wire.SwapSpan
+	37, // 27: eggs.wire.Verb.create_directory:type_name -> eggs.wire.CreateDirectory
+	39, // 28: eggs.wire.Verb.create_edge:type_name -> eggs.wire.CreateEdge
+	41, // 29: eggs.wire.Verb.lock_edge:type_name -> eggs.wire.LockEdge
+	42, // 30: eggs.wire.Verb.unlock_edge:type_name -> eggs.wire.UnlockEdge
+	43, // 31: eggs.wire.Verb.remove_owner:type_name -> eggs.wire.RemoveOwner
+	45, // 32: eggs.wire.Verb.restore_owner:type_name -> eggs.wire.RestoreOwner
+	46, // 33: eggs.wire.Verb.remove_edge:type_name -> eggs.wire.RemoveEdge
+	47, // 34: eggs.wire.Verb.make_transient:type_name -> eggs.wire.MakeTransient
+	38, // 35: eggs.wire.Verb.uncreate_directory:type_name -> eggs.wire.UncreateDirectory
+	7,  // 36: eggs.wire.Result.session_opened:type_name -> eggs.wire.SessionOpened
+	9,  // 37: eggs.wire.Result.ids_leased:type_name -> eggs.wire.IdsLeased
+	11, // 38: eggs.wire.Result.constructed:type_name -> eggs.wire.Constructed
+	14, // 39: eggs.wire.Result.span_initiated:type_name -> eggs.wire.SpanInitiated
+	17, // 40: eggs.wire.Result.linked:type_name -> eggs.wire.Linked
+	27, // 41: eggs.wire.Result.unlinked:type_name -> eggs.wire.Unlinked
+	25, // 42: eggs.wire.Result.symlink_made:type_name -> eggs.wire.SymlinkMade
+	32, // 43: eggs.wire.Result.span_condemned:type_name -> eggs.wire.SpanCondemned
+	40, // 44: eggs.wire.Result.edge_seen:type_name -> eggs.wire.EdgeSeen
+	44, // 45: eggs.wire.Result.owner_removed:type_name -> eggs.wire.OwnerRemoved
+	5,  // 46: eggs.wire.Result.empty:type_name -> eggs.wire.Empty
+	76, // 47: eggs.wire.SpanInitiated.certificates:type_name -> eggs.wire.Certificate
+	77, // 48: eggs.wire.CertifySpan.proofs:type_name -> eggs.wire.Proof
+	78, // 49: eggs.wire.SetPolicy.policies:type_name -> eggs.wire.Policies
+	76, // 50: eggs.wire.SpanCondemned.erase:type_name -> eggs.wire.Certificate
+	77, // 51: eggs.wire.RemoveSpan.proofs:type_name -> eggs.wire.Proof
+	78, // 52: eggs.wire.RemoveOwner.inherited:type_name -> eggs.wire.Policies
+	50, // 53: eggs.wire.ShardQuery.lookup:type_name -> eggs.wire.Lookup
+	52, // 54: eggs.wire.ShardQuery.stat:type_name -> eggs.wire.Stat
+	54, // 55: eggs.wire.ShardQuery.read_dir:type_name -> eggs.wire.ReadDir
+	56, // 56: eggs.wire.ShardQuery.get_spans:type_name -> eggs.wire.GetSpans
+	58, // 57: eggs.wire.ShardQuery.list_transient:type_name -> eggs.wire.ListTransient
+	61, // 58: eggs.wire.ShardQuery.list_snapshots:type_name -> eggs.wire.ListSnapshots
+	64, // 59: eggs.wire.ShardQuery.list_dirs:type_name -> eggs.wire.ListDirs
+	66, // 60: eggs.wire.ShardQuery.files_on_disk:type_name -> eggs.wire.FilesOnDisk
+	68, // 61: eggs.wire.ShardQuery.shard_stat:type_name -> eggs.wire.ShardStat
+	70, // 62: eggs.wire.ShardQuery.check_shard:type_name -> eggs.wire.CheckShard
+	75, // 63: eggs.wire.ShardAnswer.error:type_name -> eggs.wire.Error
+	51, // 64: eggs.wire.ShardAnswer.lookup:type_name -> eggs.wire.Entry
+	53, // 65: eggs.wire.ShardAnswer.stat:type_name -> eggs.wire.Attrs
+	55, // 66: eggs.wire.ShardAnswer.read_dir:type_name -> eggs.wire.Entries
+	57, // 67: eggs.wire.ShardAnswer.get_spans:type_name -> eggs.wire.Spans
+	60, // 68: eggs.wire.ShardAnswer.list_transient:type_name -> eggs.wire.TransientFiles
+	63, // 69: eggs.wire.ShardAnswer.list_snapshots:type_name -> eggs.wire.SnapshotEdges
+	65, // 70: eggs.wire.ShardAnswer.list_dirs:type_name -> eggs.wire.Dirs
+	67, // 71: eggs.wire.ShardAnswer.files_on_disk:type_name -> eggs.wire.DiskFiles
+	69, // 72: eggs.wire.ShardAnswer.shard_stat:type_name -> eggs.wire.ShardStatAnswer
+	72, // 73: eggs.wire.ShardAnswer.check_shard:type_name -> eggs.wire.Faults
+	79, // 74: eggs.wire.Entry.attr:type_name -> eggs.wire.Attr
+	79, // 75: eggs.wire.Attrs.attrs:type_name -> eggs.wire.Attr
+	51, // 76: eggs.wire.Entries.entries:type_name -> eggs.wire.Entry
+	80, // 77: eggs.wire.Spans.spans:type_name -> eggs.wire.Span
+	76, // 78: eggs.wire.Spans.read:type_name -> eggs.wire.Certificate
+	59, // 79: eggs.wire.TransientFiles.files:type_name -> eggs.wire.TransientFile
+	62, // 80: eggs.wire.SnapshotEdges.edges:type_name -> eggs.wire.SnapshotEdge
+	79, // 81: eggs.wire.SnapshotEdges.dir:type_name -> eggs.wire.Attr
+	71, // 82: eggs.wire.Faults.faults:type_name -> eggs.wire.Fault
+	0,  // 83: eggs.wire.ShardEntry.request:type_name -> eggs.wire.ShardRequest
+	74, // 84: eggs.wire.ShardEntry.choices:type_name -> eggs.wire.Choice
+	75, // 85: eggs.wire.Choice.error:type_name -> eggs.wire.Error
+	86, // [86:86] is the sub-list for method output_type
+	86, // [86:86] is the sub-list for method input_type
+	86, // [86:86] is the sub-list for extension type_name
+	86, // [86:86] is the sub-list for extension extendee
+	0,  // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_wire_shard_proto_init() }
@@ -6290,6 +6393,7 @@ func file_wire_shard_proto_init() {
 		(*Verb_Rename)(nil),
 		(*Verb_SetPolicy)(nil),
 		(*Verb_SetXattr)(nil),
+		(*Verb_Undelete)(nil),
 		(*Verb_RemoveSnapshotEdge)(nil),
 		(*Verb_CondemnSpan)(nil),
 		(*Verb_RemoveSpan)(nil),
@@ -6319,7 +6423,7 @@ func file_wire_shard_proto_init() {
 		(*Result_OwnerRemoved)(nil),
 		(*Result_Empty)(nil),
 	}
-	file_wire_shard_proto_msgTypes[47].OneofWrappers = []any{
+	file_wire_shard_proto_msgTypes[48].OneofWrappers = []any{
 		(*ShardQuery_Lookup)(nil),
 		(*ShardQuery_Stat)(nil),
 		(*ShardQuery_ReadDir)(nil),
@@ -6331,7 +6435,7 @@ func file_wire_shard_proto_init() {
 		(*ShardQuery_ShardStat)(nil),
 		(*ShardQuery_CheckShard)(nil),
 	}
-	file_wire_shard_proto_msgTypes[48].OneofWrappers = []any{
+	file_wire_shard_proto_msgTypes[49].OneofWrappers = []any{
 		(*ShardAnswer_Lookup)(nil),
 		(*ShardAnswer_Stat)(nil),
 		(*ShardAnswer_ReadDir)(nil),
@@ -6349,7 +6453,7 @@ func file_wire_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_shard_proto_rawDesc), len(file_wire_shard_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   74,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
