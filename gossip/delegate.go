@@ -138,20 +138,26 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	}
 }
 
-// AckPayload sends this node's clock along with the answer to a probe.
+// AckPayload sends this node's clock along with the answer to a probe, and the
+// version of its record, so that whoever missed a broadcast finds out.
 func (d delegate) AckPayload() []byte {
-	return binary.LittleEndian.AppendUint64(nil, uint64(d.g.cfg.Clock()))
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 16), uint64(d.g.cfg.Clock()))
+	return binary.LittleEndian.AppendUint64(b, d.g.version.Load())
 }
 
 // NotifyPingComplete takes the clock of a member that answered: it was read about half way.
 func (d delegate) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, payload []byte) {
 	id, err := eggs.ParseNodeID(n.Name)
-	if err != nil || len(payload) != 8 {
+	if err != nil || len(payload) < 16 {
 		return
 	}
 	theirs := eggs.Time(binary.LittleEndian.Uint64(payload))
 	offset := time.Duration(theirs-d.g.cfg.Clock()) + rtt/2
+	version := binary.LittleEndian.Uint64(payload[8:])
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	d.g.measured(id, offset)
+	if d.g.missed(id, version) {
+		d.g.exchange(n.Address())
+	}
 }

@@ -34,7 +34,8 @@
 // The state of a push/pull is records as field 1; a broadcast is one record.
 // Only its node makes records about itself; of two the higher version
 // counts, and a node that hears a version of itself that it did not make goes above it.
-// The answer to a probe carries the answering node's clock, 8 bytes, little end first.
+// The answer to a probe carries the answering node's clock and the version of its record,
+// 8 bytes each, little end first; who sees a version that no broadcast brought fetches it.
 //
 // # Who gets in
 //

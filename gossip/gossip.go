@@ -28,6 +28,9 @@ const (
 	reconnectEvery = 2 * time.Second
 	// streamTime bounds one exchange of states.
 	streamTime = 3 * time.Second
+	// retransmit is how often a record is sent, times the logarithm of the members: more
+	// reaches all more surely, and whoever is missed fetches it.
+	retransmit = 6
 	// maxJoining is how many addresses are joined at a time.
 	maxJoining = 8
 )
@@ -50,6 +53,7 @@ type Gossip struct {
 	cfg       Config
 	list      *memberlist.Memberlist
 	transport *transport
+	bridge    *bridge
 	queue     *memberlist.TransmitLimitedQueue
 	view      atomic.Pointer[View]
 	alive     atomic.Int64
@@ -61,7 +65,8 @@ type Gossip struct {
 	changed chan struct{} // closed by publish
 
 	push    chan struct{} // 1 deep: look at Self and spread what changed
-	dialing atomic.Bool   // a dead member, see reconnect
+	dialing atomic.Bool   // see reconnect and exchange
+	version atomic.Uint64 // of this node's record
 	quit    chan struct{}
 	once    sync.Once
 	done    chan struct{}
@@ -103,11 +108,12 @@ func Open(cfg Config) (*Gossip, error) {
 		return nil, &eggs.Error{Op: "gossip.Open", Kind: eggs.Invalid, Err: err}
 	}
 	label := "eggs " + cfg.Cluster.String()
+	g.bridge = newBridge(cfg.Logger)
 	g.transport = newTransport(&g.cfg, label)
 	mc := g.listConfig(label, ring)
 	g.queue = &memberlist.TransmitLimitedQueue{
 		NumNodes:       func() int { return int(g.alive.Load()) },
-		RetransmitMult: mc.RetransmitMult,
+		RetransmitMult: retransmit,
 	}
 	if g.list, err = memberlist.Create(mc); err != nil {
 		g.transport.Shutdown()
@@ -127,7 +133,7 @@ func (g *Gossip) listConfig(label string, ring *memberlist.Keyring) *memberlist.
 	c.Label, c.Keyring = label, ring
 	c.Delegate, c.Events, c.Alive, c.Ping = d, d, d, d
 	c.DelegateProtocolMin, c.DelegateProtocolMax, c.DelegateProtocolVersion = 1, 1, 1
-	c.Logger = newBridge(g.cfg.Logger)
+	c.Logger = g.bridge.logger()
 	c.EnableCompression = false // packets are small, and CPU is dearer than bytes
 	c.TCPTimeout = streamTime
 	// Less finds the dead sooner, costs CPU on every node, and takes a
@@ -265,6 +271,19 @@ func (g *Gossip) reconnect() {
 	}()
 }
 
+// exchange exchanges states with a member that has news, by the address that memberlist knows.
+func (g *Gossip) exchange(addr string) {
+	if !g.dialing.CompareAndSwap(false, true) {
+		return // the next probe asks again
+	}
+	go func() {
+		defer g.dialing.Store(false)
+		if _, err := g.list.Join([]string{addr}); err != nil {
+			g.cfg.Logger.Debug("news cannot be fetched", "peer", addr, "error", err)
+		}
+	}()
+}
+
 // someDead returns the address of a dead member, or "". One that left comes back by itself.
 func (g *Gossip) someDead() string {
 	var dead []string
@@ -306,6 +325,7 @@ func (g *Gossip) refresh(all bool) {
 		return
 	}
 	m.version = max(m.version+1, uint64(time.Now().UnixNano()))
+	g.version.Store(m.version)
 	m.view.Disks, m.view.Clock = self.Disks, self.Clock
 	r := record{
 		node: g.cfg.Node, version: m.version, clock: self.Clock, disks: self.Disks,
@@ -364,6 +384,7 @@ func (g *Gossip) Leave(timeout time.Duration) {
 func (g *Gossip) Close() {
 	g.once.Do(func() {
 		close(g.quit)
+		g.bridge.closed.Store(true)
 		if err := g.list.Shutdown(); err != nil {
 			g.cfg.Logger.Warn("gossip did not close cleanly", "error", err)
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +27,7 @@ type peer struct {
 	g    *Gossip
 	addr string
 	skew atomic.Int64
+	cut  atomic.Pointer[[]string] // addresses that this node cannot reach
 
 	mu    sync.Mutex
 	disks []DiskInfo
@@ -34,6 +37,25 @@ func (p *peer) setDisks(d ...DiskInfo) {
 	p.mu.Lock()
 	p.disks = d
 	p.mu.Unlock()
+}
+
+// reaches reports whether there is a way from this node to an address.
+func (p *peer) reaches(addr string) bool {
+	list := p.cut.Load()
+	return list == nil || !slices.Contains(*list, addr)
+}
+
+// cutUDP loses packets to addresses that are cut.
+type cutUDP struct {
+	net.PacketConn
+	p *peer
+}
+
+func (c cutUDP) WriteTo(b []byte, to net.Addr) (int, error) {
+	if !c.p.reaches(to.String()) {
+		return len(b), nil
+	}
+	return c.PacketConn.WriteTo(b, to)
 }
 
 // start opens a node's gossip on a free port. cluster 0 means 7.
@@ -67,14 +89,17 @@ func start(t testing.TB, key *auth.Key, id eggs.NodeID, cluster eggs.ClusterID) 
 	accept := p.l.ALPN(wire.ALPNGossip)
 	var logger *slog.Logger
 	if testing.Verbose() {
-		logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	p.g, err = Open(Config{
 		Node: id, Cluster: cluster, Advertise: p.addr, Keys: key.GossipKeys(),
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			if !p.reaches(addr) {
+				return nil, eggs.E("test.Dial", eggs.Unavailable, "cut")
+			}
 			return wire.DialTLS(ctx, addr, client)
 		},
-		UDP: udp, Logger: logger,
+		UDP: cutUDP{udp, p}, Logger: logger,
 		Clock: func() eggs.Time { return eggs.TimeOf(time.Now()) + eggs.Time(p.skew.Load()) },
 		Self: func() NodeInfo {
 			p.mu.Lock()

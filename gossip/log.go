@@ -5,6 +5,7 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,12 +23,15 @@ const (
 type bridge struct {
 	to      *slog.Logger
 	limit   *rate.Limiter
-	dropped int // log.Logger calls Write one at a time
+	dropped int         // log.Logger calls Write one at a time
+	closed  atomic.Bool // what memberlist still says of sockets closed under it is no news
 }
 
-func newBridge(to *slog.Logger) *log.Logger {
-	return log.New(&bridge{to: to, limit: rate.NewLimiter(rate.Every(logEvery), logBurst)}, "", 0)
+func newBridge(to *slog.Logger) *bridge {
+	return &bridge{to: to, limit: rate.NewLimiter(rate.Every(logEvery), logBurst)}
 }
+
+func (b *bridge) logger() *log.Logger { return log.New(b, "", 0) }
 
 var levels = []struct {
 	mark  []byte
@@ -49,13 +53,14 @@ func (b *bridge) Write(p []byte) (int, error) {
 		}
 	}
 	ctx := context.Background()
-	if !b.to.Enabled(ctx, level) {
+	if !b.to.Enabled(ctx, level) || b.closed.Load() {
 		return len(p), nil
 	}
 	if !b.limit.Allow() {
 		b.dropped++
 		return len(p), nil
 	}
+	text, _, _ = bytes.Cut(text, []byte(" meta:(")) // bytes that tell nobody anything
 	line := string(bytes.TrimSpace(text))
 	if b.dropped > 0 {
 		b.to.Log(ctx, level, line, "left_out", b.dropped)

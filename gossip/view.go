@@ -77,6 +77,7 @@ type member struct {
 	version uint64             // of the disks
 	partial map[uint32]*record // chunks of a version to come, by chunk
 	pending uint64             // that version
+	behind  time.Time          // since when a later version is known to exist, or zero
 }
 
 // maxMembers bounds what is remembered; the node that is dead for longest is forgotten for
@@ -216,6 +217,25 @@ func (g *Gossip) accept(m *member, r *record, disks []DiskInfo) {
 	m.version, m.partial, m.pending = r.version, nil, 0
 	m.view.Disks, m.view.Clock = disks, r.clock
 	g.publish()
+}
+
+// missedAfter is how long broadcasts have to bring a record before it is fetched.
+const missedAfter = 500 * time.Millisecond
+
+// missed takes the version of its record that a member says it has, and
+// reports whether that should be here by now. g.mu is held.
+func (g *Gossip) missed(id eggs.NodeID, version uint64) bool {
+	m := g.members[id]
+	switch {
+	case m == nil:
+	case version <= m.version:
+		m.behind = time.Time{}
+	case m.behind.IsZero():
+		m.behind = time.Now()
+	default:
+		return time.Since(m.behind) > missedAfter
+	}
+	return false
 }
 
 // offsetNews is by how much a clock's offset must have moved to be a change of the picture.
