@@ -20,7 +20,7 @@ help: ## list the targets
 	@echo "           make test       everything that must be green before a change lands"
 
 build: ## build the binaries into bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 cluster: build ## start three nodes on loopback under run/, mount at run/mnt, stop on Ctrl-C
 	@tools/needs.sh fusermount3

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -95,7 +97,16 @@ func TestVisibility(t *testing.T) {
 			t.Fatalf("%s through the other mount: %q, %v", name, b, err)
 		}
 	}
-	sh(t, `(head -c 30000000 /dev/zero; sleep 100) >%s/killed & sleep 1; pkill -9 -P $!; kill -9 $!; wait 2>/dev/null || true`, one)
+	w := exec.Command("bash", "-c", "exec >"+one+"/killed; head -c 30000000 /dev/zero; echo written >&2; sleep 100")
+	w.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	said, err := w.StderrPipe()
+	must(t, err)
+	must(t, w.Start())
+	if _, err := said.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	must(t, syscall.Kill(-w.Process.Pid, syscall.SIGKILL))
+	_ = w.Wait()
 	time.Sleep(300 * time.Millisecond)
 	for _, m := range []string{one, two} {
 		if _, err := os.Stat(m + "/killed"); !os.IsNotExist(err) {
