@@ -79,7 +79,7 @@ const raftLines = 5
 
 var raftLimit = rate.NewLimiter(rate.Every(time.Second/raftLines), 10*raftLines)
 
-// raftLogger passes raft's warnings on.
+// raftLogger passes raft's warnings on, for whoever debugs.
 func (h *Host) raftLogger(id eggs.GroupID) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{
 		Level: hclog.Warn, DisableTime: true, Output: &raftLog{h, id},
@@ -94,7 +94,8 @@ type raftLog struct {
 // Write takes one line.
 func (l *raftLog) Write(b []byte) (int, error) {
 	if raftLimit.Allow() {
-		l.host.log.Warn("raft", "group", l.id, "says", strings.TrimSpace(fmt.Sprintf("%.500s", b)))
+		// What matters to people is said per node; these lines come 257 at a time.
+		l.host.log.Debug("raft", "group", l.id, "says", strings.TrimSpace(fmt.Sprintf("%.500s", b)))
 	}
 	return len(b), nil
 }

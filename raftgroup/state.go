@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -140,11 +141,17 @@ func (s *State) pebbleOptions(cache *pebble.Cache, mustExist bool) *pebble.Optio
 	return o
 }
 
+// backgroundRetry is how long after a failed flush or compaction the next one begins.
+const backgroundRetry = 500 * time.Millisecond
+
 func (s *State) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
 			// A flush that failed is tried again, and whoever waits for it waits on.
+			// The store tries at once; waiting here, in its own goroutine, keeps a full or
+			// vanished disk from costing a core and a log without end.
 			s.log.Error("state store: background work failed", "dir", s.dir, "err", err)
+			time.Sleep(backgroundRetry)
 		},
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			s.log.Error("state store: corruption", "dir", s.dir, "file", i.Path, "err", i.Details)

@@ -24,8 +24,10 @@ const (
 	exitUsage   = 2
 )
 
-// stopTimeout bounds how long SIGTERM waits for leadership to move away.
-const stopTimeout = 10 * time.Second
+const (
+	stopTimeout  = 10 * time.Second // how long SIGTERM waits for leadership to move away
+	closeTimeout = 20 * time.Second // that, and closing what is open
+)
 
 func main() {
 	code := 0
@@ -90,8 +92,12 @@ func run(cfg node.Config) error {
 			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 			ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 			defer cancel()
-			go func() { // a second signal does not wait
-				<-signals
+			go func() { // neither a second signal nor a broken disk waits for ever
+				select {
+				case <-signals:
+				case <-time.After(closeTimeout):
+					fmt.Fprintln(os.Stderr, "eggsnode: closing takes too long, ending; nothing acknowledged is lost")
+				}
 				os.Exit(exitFailure)
 			}()
 			return n.Stop(ctx)
