@@ -166,7 +166,8 @@ func inWords(err error) string {
 		return text + "\nIs this the cluster's key? The first node made it: DATA/cluster.key."
 	}
 	if errors.Is(err, os.ErrNotExist) && strings.Contains(text, ".key") {
-		return text + "\nCopy the cluster's key there from the first node (DATA/cluster.key), or name it: --key-file PATH."
+		return text + "\nCopy the cluster's key there from the first node (DATA/cluster.key), " +
+			"or name it: --key-file PATH."
 	}
 	return text
 }
