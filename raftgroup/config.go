@@ -106,6 +106,7 @@ const (
 	maxFrame        = 4 << 20  // bytes of one frame: maxChunk + MaxEntry + headers
 	maxHello        = 1 << 10  // bytes of a first frame, from someone not yet known
 	maxOut          = 8 << 20  // bytes waiting for one connection: 20 ms of a fast one
+	maxSession      = 64 << 20 // bytes of requests of one peer not yet answered
 	maxInbox        = 256      // requests of one group and connection waiting for raft
 	maxPiped        = 64       // appends of one group and follower on their way
 	maxConsumer     = 64       // requests handed to one group's raft and not yet taken
@@ -119,14 +120,15 @@ const (
 
 // How long requests between nodes may take before they count as failed.
 const (
-	dialTime     = 2 * time.Second  // connect, TLS and greeting
-	voteTime     = 2 * time.Second  // a vote waits for one fsync
-	appendTime   = 10 * time.Second // an append waits for an fsync on a busy disk
-	beatTime     = 5 * time.Second  // a quarter of Timers.Raft
-	askTime      = time.Second      // a read round asks memory only
-	reconnect    = time.Minute      // a stalled replication waits this long for its peer
-	stallTime    = 10 * time.Second // a snapshot that moves no byte for so long is given up
-	installTime  = 5 * time.Minute  // loading a received snapshot into the state
+	dialTime     = 2 * time.Second        // connect, TLS and greeting
+	voteTime     = 2 * time.Second        // a vote waits for one fsync
+	appendTime   = 10 * time.Second       // an append waits for an fsync on a busy disk
+	beatTime     = 5 * time.Second        // a quarter of Timers.Raft
+	askTime      = time.Second            // a read round asks memory only
+	patience     = 250 * time.Millisecond // between two tries at a replica that is not open yet
+	reconnect    = time.Minute            // a stalled replication waits this long for its peer
+	stallTime    = 10 * time.Second       // a snapshot that moves no byte for so long is given up
+	installTime  = 5 * time.Minute        // loading a received snapshot into the state
 	redialMin    = 25 * time.Millisecond
 	redialMax    = time.Second
 	enqueueTime  = 5 * time.Second // a proposal that raft's loop does not take

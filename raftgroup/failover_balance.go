@@ -122,6 +122,25 @@ func (g *Group) stalled(n eggs.NodeID, term, last uint64) bool {
 	return false
 }
 
+// Abstain says whether this node should rather not lead, for instance because
+// its clock is wrong. It then gives its leaderships away and is last to take one.
+func (h *Host) Abstain(yes bool) {
+	if h.draining.Swap(yes) == yes {
+		return
+	}
+	h.watch.nudge()
+	if yes && h.enter() {
+		go func() {
+			defer h.wg.Done()
+			ctx, cancel := context.WithTimeout(h.ctx, 10*transferTime)
+			defer cancel()
+			if err := h.Handover(ctx); err != nil {
+				h.log.Warn("this node still leads", "err", err)
+			}
+		}()
+	}
+}
+
 // Handover moves all leaderships away, in parallel, and keeps others from
 // moving them back. It returns when they have gone, or as ctx says with those left.
 func (h *Host) Handover(ctx context.Context) error {

@@ -77,7 +77,7 @@ func TestCutOffLeaderIsDeposedAndServesNothingStale(t *testing.T) {
 	}
 	start := time.Now()
 	c.net.isolate(old.id, true)
-	survivors := &testCluster{t: t, net: c.net, groups: c.groups}
+	survivors := &testCluster{t: t, tb: t, net: c.net, groups: c.groups}
 	for _, x := range c.nodes {
 		if x != old {
 			survivors.nodes = append(survivors.nodes, x)
@@ -219,4 +219,42 @@ func TestBalance(t *testing.T) {
 		return s[1] == 86 && s[2] == 86 && s[3] == 85
 	})
 	t.Logf("balanced after %v", time.Since(start))
+}
+
+// Two of five may fail at one instant: three are a majority of every group.
+func TestFiveNodesLoseTwo(t *testing.T) {
+	c := newTestCluster(t, 5, 50, nil)
+	c.startAll()
+	c.begin()
+	c.writable(10 * time.Second)
+	start := time.Now()
+	var all sync.WaitGroup
+	for _, x := range c.nodes[1:3] {
+		all.Go(x.stop)
+	}
+	all.Wait()
+	c.writable(10 * time.Second)
+	t.Logf("all writable after %v, leaders %v", time.Since(start), c.spread())
+	for _, x := range c.up() {
+		leaders, _ := x.host.Leaders()
+		for _, g := range c.groups {
+			c.eventually(5*time.Second, "the table names the leader", func() bool {
+				leaders, _ = x.host.Leaders()
+				return leaders[g] == c.leader(g).id
+			})
+		}
+	}
+}
+
+// A node whose clock is wrong must not lead while others can.
+func TestAbstainingNodeLeadsNothing(t *testing.T) {
+	c := newTestCluster(t, 3, 12, func(cfg *Config) { cfg.Timers.Settle = 300 * time.Millisecond })
+	c.startAll()
+	c.begin()
+	c.writable(10 * time.Second)
+	c.nodes[0].host.Abstain(true)
+	c.eventually(10*time.Second, "no leaderships", func() bool { return c.spread()[1] == 0 })
+	c.writable(5 * time.Second)
+	c.nodes[0].host.Abstain(false)
+	c.eventually(15*time.Second, "its share is back", func() bool { return c.spread()[1] == 4 })
 }

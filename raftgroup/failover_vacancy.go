@@ -20,7 +20,7 @@ type vacancy struct {
 	since int64  // when the first may stand; 0: there is a leader
 	term  uint64 // as last seen
 	tries int    // terms seen to rise
-	stood int64  // when we stood last
+	urged int64  // when we refused a candidate for its short log, since the last try
 }
 
 // attend sees to one group, and returns when it wants to be called again, or 0.
@@ -41,6 +41,9 @@ func (w *watch) attend(g *Group, now int64) int64 {
 	}
 	if len(candidates) == 0 {
 		*v = vacancy{}
+		if !slices.Contains(w.downs, row.node) { // it has a leader
+			g.urged.Store(false)
+		}
 		return at
 	}
 	if term := g.raft.CurrentTerm(); v.since == 0 {
@@ -49,10 +52,8 @@ func (w *watch) attend(g *Group, now int64) int64 {
 		v.term = term
 		v.wait(now, w.host.cfg.Timers.Turn)
 	}
-	if g.urged.Swap(false) && now-v.stood > int64(w.host.cfg.Timers.Turn)/2 {
-		w.stand(g, row.node, now)
-		v.wait(now, w.host.cfg.Timers.Turn)
-		return v.since
+	if g.urged.Swap(false) {
+		v.urged = now
 	}
 	return w.takeTurn(g, row.node, candidates, now, grace)
 }
@@ -63,6 +64,7 @@ const maxDoublings = 4 // of the time to wait for an election
 func (v *vacancy) wait(now int64, turn time.Duration) {
 	v.since = now + int64(turn)<<min(v.tries, maxDoublings)
 	v.tries++
+	v.urged = 0
 }
 
 // takeTurn stands for election if it is our turn, and returns when it will be.
@@ -77,6 +79,13 @@ func (w *watch) takeTurn(
 	rank := ((us-v.tries)%n + n) % n
 	turn := w.host.cfg.Timers.Turn
 	due := v.since + int64(grace) + int64(rank)*int64(turn)<<min(v.tries, maxDoublings)
+	if v.urged != 0 {
+		soon := v.urged
+		if n > 2 { // others may have refused as well: one after the other
+			soon += int64(us) * int64(turn) / 8
+		}
+		due = min(due, soon)
+	}
 	if now < due {
 		return due
 	}
@@ -110,19 +119,23 @@ func (w *watch) heirs(g *Group, leader eggs.NodeID, now int64) ([]eggs.NodeID, i
 		return nil, after
 	}
 	agree := 0
-	var heirs []eggs.NodeID
+	var heirs, leaving []eggs.NodeID
 	for _, v := range m.voters {
 		if w.sees(v, leader) {
 			agree++
 		}
-		if !slices.Contains(w.downs, v) {
+		switch {
+		case slices.Contains(w.downs, v):
+		case w.isDraining(v):
+			leaving = append(leaving, v)
+		default:
 			heirs = append(heirs, v)
 		}
 	}
 	if agree < m.quorum() {
 		return nil, 0
 	}
-	return rotate(heirs, int(g.id)/len(m.voters)), 0
+	return append(rotate(heirs, int(g.id)/len(m.voters)), leaving...), 0
 }
 
 // firsts returns who may lead a group that has no leader known to anybody we are
@@ -134,16 +147,21 @@ func (w *watch) firsts(g *Group) ([]eggs.NodeID, time.Duration) {
 		return nil, 0
 	}
 	present := 0
-	var able []eggs.NodeID
+	var able, leaving []eggs.NodeID
 	for i := range m.voters {
 		n := m.voters[(int(g.id)+i)%len(m.voters)]
 		if w.inContact(n) {
 			present++
 		}
-		if !slices.Contains(w.downs, n) && !w.isDraining(n) {
+		switch {
+		case slices.Contains(w.downs, n):
+		case w.isDraining(n):
+			leaving = append(leaving, n)
+		default:
 			able = append(able, n)
 		}
 	}
+	able = append(able, leaving...)
 	switch {
 	case present < m.quorum():
 		return nil, 0
@@ -176,7 +194,6 @@ func rotate(ns []eggs.NodeID, by int) []eggs.NodeID {
 
 // stand makes our raft stand for election. from is the leader that is down, or 0.
 func (w *watch) stand(g *Group, from eggs.NodeID, now int64) {
-	v := &w.vacancies[g.id]
 	w.host.counters.stood.Add(1)
 	w.host.log.Debug("standing for election", "group", g.id, "from", from)
 	// raft ignores a call to stand while it stands already, and would not try
@@ -188,7 +205,6 @@ func (w *watch) stand(g *Group, from eggs.NodeID, now int64) {
 		})
 	}
 	g.inject(&raft.TimeoutNowRequest{RPCHeader: newSpeaker(w.host.cfg.Node).header})
-	v.stood = now
 	if from == 0 {
 		return
 	}

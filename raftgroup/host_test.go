@@ -138,6 +138,7 @@ type testNode struct {
 
 type testCluster struct {
 	t      *testing.T
+	tb     testing.TB // what failures go to; t in tests
 	net    *network
 	nodes  []*testNode
 	groups []eggs.GroupID
@@ -149,7 +150,7 @@ const testClusterID = eggs.ClusterID(0xc1)
 // newTestCluster makes n nodes that hold the first of groups, all as voters.
 func newTestCluster(t *testing.T, n, groups int, tune func(*Config)) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, net: newNetwork(), tune: tune}
+	c := &testCluster{t: t, tb: t, net: newNetwork(), tune: tune}
 	for g := range groups {
 		c.groups = append(c.groups, eggs.GroupID(g))
 	}
@@ -184,7 +185,7 @@ func (c *testCluster) ids() []eggs.NodeID {
 
 // start opens the host with empty or known groups.
 func (x *testNode) start(groups []eggs.GroupID) {
-	t := x.c.t
+	t := x.c.tb
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -239,14 +240,14 @@ func (x *testNode) stop() {
 	x.c.net.mu.Unlock()
 	_ = x.ln.Close()
 	if err := x.host.Close(); err != nil {
-		x.c.t.Errorf("close node %s: %v", x.id, err)
+		x.c.tb.Errorf("close node %s: %v", x.id, err)
 	}
 	x.host = nil
 }
 
 // startAll starts all nodes at one time and begins the groups.
 func (c *testCluster) startAll() {
-	c.t.Helper()
+	c.tb.Helper()
 	var all sync.WaitGroup
 	for _, x := range c.nodes {
 		all.Go(func() { x.start(c.groups) })
@@ -257,12 +258,12 @@ func (c *testCluster) startAll() {
 // begin bootstraps the groups on every node: the same configuration everywhere,
 // which hashicorp/raft allows.
 func (c *testCluster) begin() {
-	c.t.Helper()
+	c.tb.Helper()
 	var all sync.WaitGroup
 	for _, x := range c.nodes {
 		all.Go(func() {
 			if err := x.host.BootstrapAll(c.ids()); err != nil && !errors.Is(err, eggs.Exist) {
-				c.t.Errorf("bootstrap: %v", err)
+				c.tb.Errorf("bootstrap: %v", err)
 			}
 		})
 	}
@@ -303,13 +304,13 @@ func (c *testCluster) put(g eggs.GroupID, entry string, limit time.Duration) err
 
 // writable waits until every group took a write, and returns how long that took.
 func (c *testCluster) writable(limit time.Duration) time.Duration {
-	c.t.Helper()
+	c.tb.Helper()
 	start := time.Now()
 	var all sync.WaitGroup
 	for _, g := range c.groups {
 		all.Go(func() {
 			if err := c.put(g, "w=1", limit); err != nil {
-				c.t.Errorf("not writable: %v", err)
+				c.tb.Errorf("not writable: %v", err)
 			}
 		})
 	}
@@ -332,11 +333,11 @@ func (c *testCluster) spread() map[eggs.NodeID]int {
 
 // eventually waits until f is true.
 func (c *testCluster) eventually(limit time.Duration, what string, f func() bool) {
-	c.t.Helper()
+	c.tb.Helper()
 	deadline := time.Now().Add(limit)
 	for !f() {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("not after %v: %s", limit, what)
+			c.tb.Fatalf("not after %v: %s", limit, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -344,7 +345,7 @@ func (c *testCluster) eventually(limit time.Duration, what string, f func() bool
 
 // leader returns the one node that leads a group.
 func (c *testCluster) leader(g eggs.GroupID) *testNode {
-	c.t.Helper()
+	c.tb.Helper()
 	var found *testNode
 	c.eventually(5*time.Second, fmt.Sprintf("a leader of group %s", g), func() bool {
 		for _, x := range c.up() {

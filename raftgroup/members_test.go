@@ -184,7 +184,7 @@ func TestSnapshotReachesAnEmptyNode(t *testing.T) {
 
 // sameState waits until all replicas of each group have the same state.
 func (c *testCluster) sameState() {
-	c.t.Helper()
+	c.tb.Helper()
 	for _, g := range c.groups {
 		_ = c.put(g, "same=1", 5*time.Second)
 		_ = c.put(g, "same=2", 5*time.Second) // tells that the one before is committed
@@ -203,9 +203,9 @@ func (c *testCluster) sameState() {
 		}
 		if !ok {
 			for _, x := range c.up() {
-				c.t.Logf("node %s: %+v", x.id, x.host.Group(g).Status())
+				c.tb.Logf("node %s: %+v", x.id, x.host.Group(g).Status())
 			}
-			c.t.Fatalf("group %s: replicas differ", g)
+			c.tb.Fatalf("group %s: replicas differ", g)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -25,6 +26,7 @@ type session struct {
 	peer  *peer
 	out   *outbox
 	boxes [eggs.Groups]*inbox // by group, made when first needed
+	bytes atomic.Int64        // of requests not yet answered
 }
 
 // Serve answers a peer until the connection ends. peer is who TLS says it is,
@@ -136,7 +138,7 @@ func (s *session) take(f *frame) error {
 		if err != nil {
 			return err
 		}
-		return s.deliver(f.group, f.id, cmd)
+		return s.deliver(f.group, request{f.id, cmd, len(f.body)})
 	}
 	return fmt.Errorf("%w: kind %d as a request", errMalformed, f.kind)
 }
@@ -158,7 +160,7 @@ func (s *session) beats(body []byte) error {
 		}
 		h := &s.peer.speaker.header
 		cmd := &raft.AppendEntriesRequest{RPCHeader: *h, Leader: h.Addr, Term: term}
-		if err := s.deliver(group, id, cmd); err != nil {
+		if err := s.deliver(group, request{id: id, cmd: cmd}); err != nil {
 			return err
 		}
 	}
@@ -200,8 +202,9 @@ type inbox struct {
 }
 
 type request struct {
-	id  uint64
-	cmd any
+	id   uint64
+	cmd  any
+	size int // bytes
 }
 
 var (
@@ -211,15 +214,15 @@ var (
 )
 
 // deliver hands a request to its group, or answers why not.
-func (s *session) deliver(group eggs.GroupID, id uint64, cmd any) error {
+func (s *session) deliver(group eggs.GroupID, q request) error {
 	g := s.host.Group(group)
 	if g == nil {
-		return s.refuse(group, id, errNotHere)
+		return s.refuse(group, q.id, errNotHere)
 	}
-	if _, ok := cmd.(*raft.TimeoutNowRequest); ok {
+	if _, ok := q.cmd.(*raft.TimeoutNowRequest); ok {
 		m := g.members() // raft would stand, whoever we are and whoever says so
 		if !m.votes || !slices.Contains(m.voters, s.peer.id) {
-			return s.refuse(group, id, errNoVoter)
+			return s.refuse(group, q.id, errNoVoter)
 		}
 	}
 	box := s.boxes[group]
@@ -227,7 +230,11 @@ func (s *session) deliver(group eggs.GroupID, id uint64, cmd any) error {
 		box = &inbox{s: s, g: g, answers: make(chan raft.RPCResponse, maxConsumer)}
 		s.boxes[group] = box
 	}
-	return box.add(request{id, cmd})
+	if s.bytes.Add(int64(q.size)) > maxSession {
+		s.bytes.Add(-int64(q.size))
+		return s.refuse(group, q.id, errInboxFull)
+	}
+	return box.add(q)
 }
 
 func (s *session) refuse(group eggs.GroupID, id uint64, err error) error {
@@ -240,6 +247,7 @@ func (x *inbox) add(q request) error {
 	x.mu.Lock()
 	if len(x.waiting) >= maxInbox {
 		x.mu.Unlock()
+		x.s.bytes.Add(-int64(q.size))
 		return x.s.refuse(x.g.id, q.id, errInboxFull)
 	}
 	if len(x.waiting) > 0 || len(x.held) >= maxConsumer || !x.push(q) {
@@ -301,14 +309,14 @@ func (x *inbox) collect() {
 	}
 }
 
-// abandon answers everything when the group has left this node. running stays
-// set: nothing can be added any more that would be answered.
+// abandon answers everything when the group has left this node.
 func (x *inbox) abandon() {
 	x.mu.Lock()
 	left := append(x.held, x.waiting...)
 	x.held, x.waiting, x.running = nil, nil, false
 	x.mu.Unlock()
 	for _, q := range left {
+		x.s.bytes.Add(-int64(q.size))
 		_ = x.s.out.put(frameFailed, x.g.id, q.id, true, func(b []byte) []byte {
 			return append(b, errNotHere.Error()...)
 		})
@@ -317,6 +325,7 @@ func (x *inbox) abandon() {
 
 // send answers one request; it may wait for room, not being the reader.
 func (x *inbox) send(q request, a raft.RPCResponse) {
+	x.s.bytes.Add(-int64(q.size))
 	if a.Error != nil || a.Response == nil {
 		text := "no answer"
 		if a.Error != nil {

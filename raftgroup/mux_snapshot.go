@@ -45,8 +45,7 @@ func (h *Host) sendSnapshot(
 	if _, err := conn.Write(head); err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(
-		struct{ io.Writer }{&steadyConn{conn}},
+	n, err := io.CopyBuffer(&steadyWriter{conn}, // neither end has a short cut of its own
 		struct{ io.Reader }{io.LimitReader(data, a.Size)}, make([]byte, snapshotBuffer))
 	if err != nil {
 		return err
@@ -68,12 +67,12 @@ func (h *Host) sendSnapshot(
 	return err
 }
 
-// steadyConn gives every read and write stallTime of its own.
-type steadyConn struct{ net.Conn }
+// steadyWriter gives every write stallTime of its own.
+type steadyWriter struct{ conn net.Conn }
 
-func (c *steadyConn) Write(b []byte) (int, error) {
-	_ = c.SetDeadline(time.Now().Add(stallTime))
-	return c.Conn.Write(b)
+func (s *steadyWriter) Write(b []byte) (int, error) {
+	_ = s.conn.SetDeadline(time.Now().Add(stallTime))
+	return s.conn.Write(b)
 }
 
 // steadyReader is the receiving end: what bufio holds first, then the
@@ -128,6 +127,8 @@ func (h *Host) installSnapshot(
 	case <-time.After(stallTime / 2): // the sender's clock is running
 		return nil, errors.New("too many snapshots arrive")
 	}
+	stop := context.AfterFunc(g.ctx, func() { _ = conn.Close() })
+	defer stop()
 	ch := make(chan raft.RPCResponse, 1)
 	rpc := raft.RPC{
 		Command: a, RespChan: ch,

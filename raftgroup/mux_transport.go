@@ -57,8 +57,8 @@ func (t *transport) peer(id raft.ServerID) (*peer, error) {
 }
 
 // AppendEntries replicates while raft feels its way, and heartbeats. It waits
-// for the peer to come back rather than fail, since raft's own back-off would
-// outlive the peer's absence by seconds.
+// for the peer to come back, or to open the replica, rather than fail: raft's own
+// back-off would outlive the peer's absence by seconds.
 func (t *transport) AppendEntries(
 	id raft.ServerID, _ raft.ServerAddress,
 	a *raft.AppendEntriesRequest, x *raft.AppendEntriesResponse,
@@ -67,36 +67,64 @@ func (t *transport) AppendEntries(
 	if err != nil {
 		return err
 	}
-	beat := len(a.Entries) == 0 && a.PrevLogEntry == 0 && a.PrevLogTerm == 0 &&
-		a.LeaderCommitIndex == 0
-	patience := reconnect
-	if beat {
-		patience = beatTime
+	if len(a.Entries) == 0 && a.PrevLogEntry == 0 && a.PrevLogTerm == 0 &&
+		a.LeaderCommitIndex == 0 {
+		return t.sync(p, a, x, beatTime, func(done func([]byte, error)) error {
+			return p.heartbeat(t.id, a.Term, done)
+		})
 	}
-	if err := t.await(p, a.Term, patience); err != nil {
+	for end := t.host.now() + int64(reconnect); ; {
+		err := t.sync(p, a, x, reconnect, func(done func([]byte, error)) error {
+			return t.send(p, a, done)
+		})
+		if err == nil {
+			t.group.noteAppended(p.id, a, x)
+			return nil
+		}
+		if err.Error() != errNotHere.Error() || t.host.now() > end ||
+			!t.pause(a.Term, patience) {
+			return err
+		}
+	}
+}
+
+// sync waits for p, sends, and waits for the answer.
+func (t *transport) sync(
+	p *peer, a *raft.AppendEntriesRequest, x *raft.AppendEntriesResponse,
+	wait time.Duration, send func(done func([]byte, error)) error,
+) error {
+	if err := t.await(p, a.Term, wait); err != nil {
 		return err
 	}
 	ch := make(chan reply, 1)
-	done := func(b []byte, err error) { ch <- reply{b, err} }
-	if beat {
-		err = p.heartbeat(t.id, a.Term, done)
-	} else {
-		err = t.send(p, a, done)
-	}
-	if err != nil {
+	if err := send(func(b []byte, err error) { ch <- reply{b, err} }); err != nil {
 		return err
 	}
-	r := <-ch
-	if r.err != nil {
-		return r.err
+	select {
+	case r := <-ch:
+		if r.err != nil {
+			return r.err
+		}
+		return parseAppended(r.body, &p.speaker, x)
+	case <-t.group.done:
+		return errNotHere
 	}
-	if err := parseAppended(r.body, &p.speaker, x); err != nil {
-		return err
+}
+
+// pause returns false if we do not lead in term any more.
+func (t *transport) pause(term uint64, d time.Duration) bool {
+	l := t.group.lead.Load()
+	if l == nil || l.term != term {
+		return false
 	}
-	if !beat {
-		t.group.noteAppended(p.id, a, x)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.ctx.Done():
+		return false
 	}
-	return nil
 }
 
 // await waits until p is connected, we no longer lead, or patience ends.
@@ -256,7 +284,8 @@ type pipeline struct {
 func (l *pipeline) AppendEntries(
 	a *raft.AppendEntriesRequest, x *raft.AppendEntriesResponse,
 ) (raft.AppendFuture, error) {
-	f := &piped{start: time.Now(), args: a, resp: x, done: make(chan struct{})}
+	f := &piped{start: time.Now(), args: a, resp: x,
+		done: make(chan struct{}), closed: l.t.group.done}
 	if err := l.reserve(f); err != nil {
 		return nil, err
 	}
@@ -311,7 +340,9 @@ type piped struct {
 	args  *raft.AppendEntriesRequest
 	resp  *raft.AppendEntriesResponse
 	err   error
-	done  chan struct{}
+
+	done   chan struct{}
+	closed <-chan struct{} // the replica is
 }
 
 func (f *piped) finish(err error) {
@@ -323,7 +354,22 @@ func (f *piped) finish(err error) {
 }
 
 // Error waits for the append to end.
-func (f *piped) Error() error { <-f.done; return f.err }
+func (f *piped) Error() error {
+	if !f.ended() {
+		return raft.ErrPipelineShutdown
+	}
+	return f.err
+}
+
+// ended waits until the append or the replica has.
+func (f *piped) ended() bool {
+	select {
+	case <-f.done:
+		return true
+	case <-f.closed:
+		return false
+	}
+}
 
 // Start is when it was sent.
 func (f *piped) Start() time.Time { return f.start }
@@ -333,7 +379,12 @@ func (f *piped) Request() *raft.AppendEntriesRequest { return f.args }
 
 // Response waits for the append to end, since raft reads it without asking for
 // the error.
-func (f *piped) Response() *raft.AppendEntriesResponse { <-f.done; return f.resp }
+func (f *piped) Response() *raft.AppendEntriesResponse {
+	if !f.ended() {
+		return &raft.AppendEntriesResponse{}
+	}
+	return f.resp
+}
 
 // InstallSnapshot streams a snapshot over a connection of its own.
 func (t *transport) InstallSnapshot(
