@@ -86,6 +86,10 @@ func newRoom(t *testing.T, change ...func(*Config)) *room {
 	t.Helper()
 	mustMount(t)
 	r := &room{T: t, mem: fstest.NewMemory(), log: &lockedBuffer{}}
+	if addrs := os.Getenv("EGGS_TEST_CLUSTER"); addrs != "" {
+		r.onCluster(addrs, change...)
+		return r
+	}
 	r.m, r.d = r.mount(r.mem, change...)
 	_, r.o = r.mount(r.mem.Client(), change...)
 	t.Cleanup(func() {
@@ -96,7 +100,31 @@ func newRoom(t *testing.T, change ...func(*Config)) *room {
 	return r
 }
 
-func (r *room) mount(mem *fstest.Memory, change ...func(*Config)) (*Mounted, string) {
+// onCluster mounts a directory of a running cluster instead: EGGS_TEST_CLUSTER=ADDR[,ADDR…]
+// with EGGS_KEY_FILE runs the tests of what a user sees against the real thing. Those
+// that make the memory fail have no business there.
+func (r *room) onCluster(addrs string, change ...func(*Config)) {
+	r.Helper()
+	var root eggs.InodeID
+	for i := range 2 {
+		c, err := client.Open(r.Context(), client.Config{Addrs: strings.Split(addrs, ",")})
+		r.ok(err)
+		r.Cleanup(func() { c.Close() })
+		if i == 0 {
+			a, err := c.Mkdir(r.Context(), eggs.Root, fmt.Sprint("test-", time.Now().UnixNano()), createMode(0o755))
+			r.ok(err)
+			root = a.ID
+		}
+		m, dir := r.mount(c, append(change, func(c *Config) { c.Root = root })...)
+		if i == 0 {
+			r.m, r.d = m, dir
+		} else {
+			r.o = dir
+		}
+	}
+}
+
+func (r *room) mount(mem client.API, change ...func(*Config)) (*Mounted, string) {
 	r.Helper()
 	dir := r.TempDir()
 	h := slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})
