@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,33 +33,41 @@ func procPath(pid uint32, rest string) string {
 	return "/proc/" + strconv.FormatUint(uint64(pid), 10) + rest
 }
 
-// holds reports whether a process has a descriptor of f. It fails with
-// errUnreadable; a process that is gone holds nothing.
-func holds(pid uint32, f openFile) (bool, error) {
+// holds reports whether a process has a descriptor of f, and how many descriptors
+// were looked at: one that is ending has none left. It fails with errUnreadable; a
+// process that is gone holds nothing.
+func holds(pid uint32, f openFile) (held bool, seen int, err error) {
 	dir, err := unix.Open(procPath(pid, "/fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, lookError(err)
+		return false, 0, lookError(err)
 	}
 	defer unix.Close(dir)
-	var buf [8192]byte
-	for seen := 0; seen < maxDescriptors; {
+	var buf [4096]byte
+	for seen < maxDescriptors {
 		n, err := unix.ReadDirent(dir, buf[:])
 		if err != nil {
-			return false, lookError(err)
+			return false, seen, lookError(err)
 		}
 		if n <= 0 {
 			break
 		}
-		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
-		for _, name := range names {
+		for at := 0; at+direntName < n; {
+			size := int(buf[at+16]) | int(buf[at+17])<<8
+			name := buf[at+direntName : at+size] // a number and a NUL, or "." or ".."
+			if at += size; name[0] == '.' {
+				continue
+			}
+			seen++
 			if is(dir, name, f) && sameWay(pid, name, f.writes) {
-				return true, nil
+				return true, seen, nil
 			}
 		}
-		seen += len(names)
 	}
-	return false, nil
+	return false, seen, nil
 }
+
+// direntName is where the name begins in what getdents64(2) returns.
+const direntName = 19
 
 func lookError(err error) error {
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ESRCH) {
@@ -67,21 +76,24 @@ func lookError(err error) error {
 	return errUnreadable
 }
 
-// is reports whether a descriptor is one of the inode, without asking the file
-// system that it belongs to: that may be this one.
-func is(dir int, fd string, f openFile) bool {
+// is reports whether a descriptor, named as getdents64 does, is one of the inode, without
+// asking the file system that it belongs to: that may be this one. It is called for every
+// descriptor of the caller at every close, so it takes the name as it is.
+func is(dir int, name []byte, f openFile) bool {
 	var st unix.Statx_t
-	const mask = unix.STATX_INO | unix.STATX_TYPE
-	err := unix.Statx(dir, fd, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, mask, &st)
-	return err == nil && st.Ino == f.ino && st.Dev_major == f.major && st.Dev_minor == f.minor
+	const flags, mask = unix.AT_STATX_DONT_SYNC | unix.AT_NO_AUTOMOUNT, unix.STATX_INO
+	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+		flags, mask, uintptr(unsafe.Pointer(&st)), 0)
+	return e == 0 && st.Ino == f.ino && st.Dev_major == f.major && st.Dev_minor == f.minor
 }
 
 // sameWay reports whether a descriptor is open for writing, if writes.
-func sameWay(pid uint32, fd string, writes bool) bool {
+func sameWay(pid uint32, name []byte, writes bool) bool {
 	if !writes {
 		return false // a reader cannot be told from another reader, and changes nothing
 	}
-	text, err := os.ReadFile(procPath(pid, "/fdinfo/"+fd))
+	fd, _, _ := bytes.Cut(name, []byte{0})
+	text, err := os.ReadFile(procPath(pid, "/fdinfo/"+string(fd)))
 	if err != nil {
 		return false
 	}

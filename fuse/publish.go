@@ -23,15 +23,14 @@ func (d *draft) look(pid uint32, h *handle) verdict {
 		return nobody
 	}
 	of := openFile{d.fs.major, d.fs.minor, uint64(h.node), h.mayWrite()}
-	if got, err := holds(pid, of); err != nil {
+	got, descriptors, err := holds(pid, of)
+	switch {
+	case err != nil:
 		return nobody
-	} else if got || d.mmap && mapped(pid, of) {
+	case got, d.mmap && mapped(pid, of), d.heldElsewhere(pid, of):
 		return held
-	}
-	if d.heldElsewhere(pid, of) {
-		return held
-	}
-	if killed(pid) {
+	case descriptors == 0 && killed(pid):
+		// One that still has descriptors is not ending: it has called close(2).
 		return slain
 	}
 	return nobody
@@ -54,7 +53,7 @@ func (d *draft) heldElsewhere(pid uint32, of openFile) bool {
 		if sameGroup(p, pid) {
 			continue
 		}
-		if got, err := holds(p, of); err == nil && got || d.mmap && mapped(p, of) {
+		if got, _, err := holds(p, of); err == nil && got || d.mmap && mapped(p, of) {
 			d.remember(p)
 			return true
 		}
