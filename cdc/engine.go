@@ -55,6 +55,7 @@ func (e *engine) run() {
 		case <-e.c.machine.begun:
 		case <-e.ctx.Done():
 			e.work.Wait()
+			e.c.machine.wake() // the token may have been meant for the next engine
 			return
 		}
 	}

@@ -282,7 +282,6 @@ func race(t *testing.T, name string, setup func(w *world) *wire.CdcRequest, othe
 				return nil
 			}
 			reply := w.do(r)
-			w.before = nil
 			check(t, w, reply)
 			w.holds()
 		})

@@ -14,8 +14,8 @@ const (
 	maxWindow = 4 << 20
 	// maxQueue transactions wait for one name: each waits for all before it.
 	maxQueue = 256
-	// maxDone transactions are reported finished in one entry, so that it stays
-	// below 64 KiB.
+	// maxDone transactions are reported finished in one entry: at some
+	// hundred bytes each it stays far below what an entry may have.
 	maxDone = 256
 	// maxVoters of a group: a majority of more costs more than it saves.
 	maxVoters = 9

@@ -6,7 +6,7 @@ import "eggsfs/wire"
 // the edge is refused the inode is taken back. See "mkdir" in doc.go.
 func (s *steps) mkdir(op *wire.Mkdir) (*wire.CdcReply, bool) {
 	id := s.t.rec.Id
-	_, no, ok := s.do(stageFirst, id, &wire.Verb{Verb: &wire.Verb_CreateDirectory{
+	no, ok := s.must(stageFirst, id, &wire.Verb{Verb: &wire.Verb_CreateDirectory{
 		CreateDirectory: &wire.CreateDirectory{
 			Id: id, Owner: op.Dir, Mode: op.Mode, Uid: op.Uid, Gid: op.Gid,
 		},
