@@ -22,7 +22,7 @@ import (
 const (
 	keyMagic    = "eggsfs-key-1"
 	secretBytes = 32       // the strength of every key derived from it
-	maxKeyFile  = 64 << 10 // bytes: a ring of hundreds of keys; keeps a wrong path from being read whole
+	maxKeyFile  = 64 << 10 // bytes: far above a full ring; a wrong path is not read whole
 	maxKeys     = 16       // keys of a ring: every check may try each of them
 )
 
