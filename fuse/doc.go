@@ -33,7 +33,9 @@
 //  1. the caller, its descendants, and its ancestors up to the process that opened
 //     the file, and whoever wrote to it, are asked through /proc/PID/fd and fdinfo whether
 //     they have a descriptor of that inode open in the same way; then not yet
-//  2. a caller that is being killed by a signal publishes nothing
+//  2. a writer that is being killed by a signal publishes nothing, and neither does
+//     the close of one that only inherited its descriptor; a writer's later write or
+//     the opener's own close makes good
 //  3. otherwise publish, and let close(2) wait; also when nothing can be known,
 //     because the caller is in another pid namespace or may not be looked at
 //

@@ -36,7 +36,8 @@ type draft struct {
 	dirty   bool // there is something to publish
 	handles int
 	id      eggs.InodeID // what was published last, or 0
-	writers []uint32     // threads, opener first
+	writers []uint32     // threads that wrote, opener first
+	holders []uint32     // processes that were found to hold it
 	stale   eggs.InodeID // the file that an OPEN with O_TRUNC was answered ESTALE for
 
 	io     sync.Mutex
@@ -44,7 +45,7 @@ type draft struct {
 	writer client.Writer // what will be published; nil after a publish
 	named  string        // the name that writer was told
 	claims int           // handles that may publish and are not closed yet
-	doomed bool          // its last holder was killed
+	doomed bool          // a writer was killed, and nobody wrote since
 	mmap   bool          // may be mapped
 	err    error         // why it was lost
 
@@ -86,6 +87,17 @@ func (ds *drafts) forget(d *draft) bool {
 	ds.unlink(d)
 	delete(ds.byNode, d.node)
 	return true
+}
+
+// orphan takes all handles from all drafts, and lists them.
+func (ds *drafts) orphan() []*draft {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	list := slices.Collect(maps.Values(ds.byNode))
+	for _, d := range list {
+		d.handles = 0
+	}
+	return list
 }
 
 func (ds *drafts) clean(d *draft) {

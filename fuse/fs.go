@@ -89,9 +89,15 @@ func (f *fileSystem) end(wait time.Duration) {
 	}
 }
 
-// OnUnmount is called after the last request.
+// OnUnmount is called after the last request. A mount that was detached while files were
+// open ends without their RELEASE.
 func (f *fileSystem) OnUnmount() {
 	f.end(0)
+	for _, d := range f.drafts.orphan() {
+		d.io.Lock()
+		d.end()
+		d.io.Unlock()
+	}
 	f.cancel()
 }
 

@@ -302,6 +302,20 @@ func TestKilledWriterLeavesNoName(t *testing.T) {
 			r.absent(name)
 		}
 	}
+	// What inherited the descriptor and is killed with the writer does not publish for it.
+	r.try("exec 3> i; echo half >&3; sleep 60 & kill -9 $! $$")
+	r.eventually("the draft is gone", func() bool {
+		_, err := os.Stat(r.path("i"))
+		return os.IsNotExist(err)
+	})
+	r.absent("i")
+	// One that inherited it, never wrote and is killed does not lose another's file.
+	r.sh("exec 3> j; echo a >&3; (sleep 60 & echo $! > pid); exec 3>&-; kill -9 $(cat pid)")
+	r.eventually("published", func() bool {
+		_, err := os.Stat(r.other("j"))
+		return err == nil
+	})
+	r.reads("j", "a\n")
 	r.try("exec 3> f; echo a >&3; exit 3")
 	r.reads("f", "a\n")
 	if out, err := r.try("(echo a; kill -9 $BASHPID) > g; echo b > h"); err != nil {

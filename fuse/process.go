@@ -33,20 +33,19 @@ func procPath(pid uint32, rest string) string {
 	return "/proc/" + strconv.FormatUint(uint64(pid), 10) + rest
 }
 
-// holds reports whether a process has a descriptor of f, and how many descriptors
-// were looked at: one that is ending has none left. It fails with errUnreadable; a
+// holds reports whether a process has a descriptor of f. It fails with errUnreadable; a
 // process that is gone holds nothing.
-func holds(pid uint32, f openFile) (held bool, seen int, err error) {
+func holds(pid uint32, f openFile) (bool, error) {
 	dir, err := unix.Open(procPath(pid, "/fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, 0, lookError(err)
+		return false, lookError(err)
 	}
 	defer unix.Close(dir)
 	var buf [4096]byte
-	for seen < maxDescriptors {
+	for seen := 0; seen < maxDescriptors; {
 		n, err := unix.ReadDirent(dir, buf[:])
 		if err != nil {
-			return false, seen, lookError(err)
+			return false, lookError(err)
 		}
 		if n <= 0 {
 			break
@@ -59,11 +58,11 @@ func holds(pid uint32, f openFile) (held bool, seen int, err error) {
 			}
 			seen++
 			if is(dir, name, f) && sameWay(pid, name, f.writes) {
-				return true, seen, nil
+				return true, nil
 			}
 		}
 	}
-	return false, seen, nil
+	return false, nil
 }
 
 // direntName is where the name begins in what getdents64(2) returns.
@@ -134,16 +133,24 @@ func hex2(n uint32) string {
 
 // stat is what is read of /proc/PID/stat.
 type stat struct {
+	state   byte // Z and X: it has ended
 	ppid    uint32
 	pending uint64 // signals of the thread, bit n-1 for signal n
 	code    int    // as wait(2) reports it; while a fatal signal is being handled too
 }
 
 func readStat(pid uint32) (stat, bool) {
-	text, err := os.ReadFile(procPath(pid, "/stat"))
+	var buf [1024]byte // some 300 are used; one read returns all
+	fd, err := unix.Open(procPath(pid, "/stat"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return stat{}, false
 	}
+	n, err := unix.Read(fd, buf[:])
+	unix.Close(fd)
+	if err != nil || n <= 0 {
+		return stat{}, false
+	}
+	text := buf[:n]
 	i := bytes.LastIndexByte(text, ')')
 	if i < 0 {
 		return stat{}, false
@@ -156,27 +163,35 @@ func readStat(pid uint32) (stat, bool) {
 		n, _ := strconv.ParseUint(string(w[field-3]), 10, 64)
 		return n
 	}
-	return stat{ppid: uint32(num(4)), pending: num(31), code: int(num(52))}, true
+	return stat{state: w[0][0], ppid: uint32(num(4)), pending: num(31), code: int(num(52))}, true
+}
+
+// signal is what a process is ending by, or 0.
+func (s stat) signal() syscall.Signal {
+	switch sig := syscall.Signal(s.code & 0x7f); sig {
+	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
+		return 0 // shown of a stopped process
+	default:
+		return sig
+	}
 }
 
 // killed reports whether a process is ending by a signal.
 func killed(pid uint32) bool {
 	st, ok := readStat(pid)
-	if !ok {
-		return false
-	}
-	switch sig := syscall.Signal(st.code & 0x7f); sig {
-	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
-		return false // shown of a stopped process
-	default:
-		return sig != 0
-	}
+	return ok && st.signal() != 0
+}
+
+// beingKilled reports whether a process is ending by a signal and has not ended yet.
+func beingKilled(pid uint32) bool {
+	st, ok := readStat(pid)
+	return ok && st.signal() != 0 && st.state != 'Z' && st.state != 'X'
 }
 
 // dying reports whether a process is gone, ending, or about to be.
 func dying(pid uint32) bool {
 	st, ok := readStat(pid)
-	return !ok || st.pending&(1<<(syscall.SIGKILL-1)) != 0 || killed(pid)
+	return !ok || st.pending&(1<<(syscall.SIGKILL-1)) != 0 || st.signal() != 0
 }
 
 // children appends the children of all threads of a process.

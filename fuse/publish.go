@@ -1,39 +1,25 @@
 package fuse
 
 import (
+	"slices"
 	"time"
 
 	"eggsfs/client"
 	"eggsfs/eggs"
 )
 
-// verdict is what a look at the processes says about an open file.
-type verdict int
-
-const (
-	nobody verdict = iota // nobody is known to hold it: publish
-	held                  // somebody holds it: not yet
-	slain                 // nobody holds it, and the caller is being killed: publish nothing
-)
-
-// look asks whether anybody still holds the open file of a draft. See the package
-// comment for whom it asks.
-func (d *draft) look(pid uint32, h *handle) verdict {
+// stillHeld reports whether somebody still holds the open file of a draft. See the package
+// comment for whom it asks. When nothing can be known, nobody does.
+func (d *draft) stillHeld(pid uint32, h *handle) bool {
 	if pid == 0 {
-		return nobody
+		return false // of another pid namespace
 	}
 	of := openFile{d.fs.major, d.fs.minor, uint64(h.node), h.mayWrite()}
-	got, descriptors, err := holds(pid, of)
-	switch {
-	case err != nil:
-		return nobody
-	case got, d.mmap && mapped(pid, of), d.heldElsewhere(pid, of):
-		return held
-	case descriptors == 0 && killed(pid):
-		// One that still has descriptors is not ending: it has called close(2).
-		return slain
+	got, err := holds(pid, of)
+	if err != nil {
+		return false
 	}
-	return nobody
+	return got || d.mmap && mapped(pid, of) || d.heldElsewhere(pid, of)
 }
 
 func (d *draft) heldElsewhere(pid uint32, of openFile) bool {
@@ -41,24 +27,26 @@ func (d *draft) heldElsewhere(pid uint32, of openFile) bool {
 	if alone && d.born != 0 && d.fs.births.count() == d.born {
 		return false
 	}
-	list := descendants(pid)
+	ds := d.fs.drafts
+	ds.mu.RLock()
+	writers, list := slices.Clone(d.writers), slices.Clone(d.holders)
+	ds.mu.RUnlock()
+	list = append(append(list, writers...), descendants(pid)...)
 	if !alone {
 		list = append(list, ancestors(pid, d.opener)...)
 	}
-	ds := d.fs.drafts
-	ds.mu.RLock()
-	list = append(list, d.writers...)
-	ds.mu.RUnlock()
 	for _, p := range list {
 		if sameGroup(p, pid) {
 			continue
 		}
-		if got, _, err := holds(p, of); err == nil && got || d.mmap && mapped(p, of) {
+		if got, err := holds(p, of); err == nil && got || d.mmap && mapped(p, of) {
 			d.remember(p)
 			return true
 		}
 	}
-	return false
+	// A writer that is being killed has no descriptors any more, and its FLUSH is on the way:
+	// that one decides.
+	return slices.ContainsFunc(writers, func(p uint32) bool { return !sameGroup(p, pid) && beingKilled(p) })
 }
 
 // remember adds a process that holds the file to those that are asked.
@@ -66,17 +54,23 @@ func (d *draft) remember(pid uint32) {
 	ds := d.fs.drafts
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	for _, p := range d.writers {
-		if p == pid {
-			return
-		}
-	}
-	if len(d.writers) < maxWriters {
-		d.writers = append(d.writers, pid)
+	if !slices.Contains(d.holders, pid) && len(d.holders) < maxWriters {
+		d.holders = append(d.holders, pid)
 	}
 }
 
-// flush is a close(2) of one descriptor. It publishes when that was the last one.
+// wrote reports whether a process opened the draft or wrote to it.
+func (d *draft) wrote(pid uint32) bool {
+	ds := d.fs.drafts
+	ds.mu.RLock()
+	writers := slices.Clone(d.writers)
+	ds.mu.RUnlock()
+	return slices.ContainsFunc(writers, func(p uint32) bool { return sameGroup(p, pid) })
+}
+
+// flush is a close(2) of one descriptor. It publishes when that was the last one and no
+// writer was killed. A process that inherited the descriptor and never wrote neither
+// saves a killed writer's file by its close nor loses another's by its death.
 func (d *draft) flush(h *handle, pid uint32) error {
 	d.io.Lock()
 	defer d.io.Unlock()
@@ -88,18 +82,22 @@ func (d *draft) flush(h *handle, pid uint32) error {
 		d.close(h)
 		return nil
 	}
-	v := d.look(pid, h)
-	d.fs.log.Debug("close", "inode", d.node, "pid", pid, "verdict", v)
-	switch v {
-	case held:
-		return nil
-	case slain:
-		d.fs.log.Debug("the writer was killed: not published", "inode", d.node, "pid", pid)
+	held, wrote := d.stillHeld(pid, h), d.wrote(pid)
+	// Killed is also one that has called close(2) and is only about to end: when a group of
+	// processes is killed, the last close may be such a one's, of a file half written.
+	slain := wrote && killed(pid)
+	d.fs.log.Debug("close", "inode", d.node, "pid", pid, "held", held, "killed", slain)
+	if slain {
 		d.doomed = true
-		d.close(h)
+	}
+	if held {
 		return nil
 	}
 	d.close(h)
+	if slain || d.doomed && !wrote {
+		d.fs.log.Debug("the writer was killed: not published", "inode", d.node, "pid", pid)
+		return nil
+	}
 	if d.claims > 0 {
 		return nil // another handle is open; its close publishes
 	}
