@@ -81,10 +81,12 @@ type call struct {
 }
 
 func newPeer(h *Host, id eggs.NodeID) *peer {
-	return &peer{
+	p := &peer{
 		host: h, id: id, speaker: newSpeaker(id), up: make(chan struct{}),
 		redial: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
+	p.heard.Store(h.now()) // it has as long to be heard as everybody
+	return p
 }
 
 // keep dials for as long as the peer and the host exist.
