@@ -25,6 +25,7 @@ type fileSystem struct {
 	births *births
 
 	major, minor uint32 // the device of the mount
+	blind        bool   // it is not known
 
 	ctx    context.Context
 	cancel context.CancelFunc

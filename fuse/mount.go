@@ -62,6 +62,7 @@ func Mount(c Config) (*Mounted, error) {
 	}
 	m := &Mounted{fs: f, server: server, path: path, served: make(chan struct{})}
 	if err := f.learnDevice(path); err != nil {
+		f.blind = true
 		c.Logger.Warn("the mount's device is not known: files are published at every close", "err", err)
 	}
 	f.setReadAhead(c.ReadAhead)
@@ -242,6 +243,7 @@ func (f *fileSystem) learnDevice(path string) error {
 		return err
 	}
 	f.major, f.minor = st.Dev_major, st.Dev_minor
+	f.blind = f.config.blind
 	return nil
 }
 

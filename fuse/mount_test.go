@@ -54,8 +54,10 @@ func TestShellHabits(t *testing.T) {
 		{"mv", `mkdir d; echo a > f; mv f d/g; mv d e`, `cat e/g`, "a\n"},
 		{"sed -i", `printf 'a\nb\n' > f; sed -i s/b/c/ f`, `cat f`, "a\nc\n"},
 		{"sort", `printf 'b\na\n' > f; sort -o g f`, `cat g`, "a\nb\n"},
-		{"tar", `mkdir s; for i in 1 2 3; do echo $i > s/$i; done; ln -s 1 s/l; tar cf t s; mkdir x; tar xf t -C x`,
-			`diff -r s x/s && readlink x/s/l`, "1\n"},
+		{
+			"tar", `mkdir s; for i in 1 2 3; do echo $i > s/$i; done; ln -s 1 s/l; tar cf t s; mkdir x; tar xf t -C x`,
+			`diff -r s x/s && readlink x/s/l`, "1\n",
+		},
 		{"gzip", `seq 1000 > f; gzip f; gunzip f.gz`, `tail -1 f`, "1000\n"},
 		{"split", `seq 100 > f; split -l 30 f p.`, `cat p.* | cmp - f && ls | wc -l`, "5\n"},
 		{"truncate of a new file", `truncate -s 12345 f`, `wc -c < f`, "12345\n"},
@@ -66,8 +68,10 @@ func TestShellHabits(t *testing.T) {
 			 rsync -a s/ t; rsync -ai s/ t`,
 			`diff -r s t && stat -c '%a %Y' t/a`, "640 1262304000\n",
 		},
-		{"rsync over changed files", `mkdir s; echo a > s/f; rsync -a s/ t; echo bb > s/f; rsync -a s/ t; rsync -a --inplace s/ t`,
-			`cat t/f`, "bb\n"},
+		{
+			"rsync over changed files", `mkdir s; echo a > s/f; rsync -a s/ t; echo bb > s/f; rsync -a s/ t; rsync -a --inplace s/ t`,
+			`cat t/f`, "bb\n",
+		},
 		{
 			"git",
 			`export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a;
@@ -407,8 +411,7 @@ func TestMmap(t *testing.T) {
 // Where nothing can be known of the caller's descriptors, every close publishes, and a
 // later write makes the next version: no program gets an error, and the last version is right.
 func TestWritesAfterPublish(t *testing.T) {
-	r := newRoom(t, func(c *Config) { c.FileMemory = 1 << 20 })
-	r.m.fs.major = 1 << 30 // no descriptor is recognised
+	r := newRoom(t, func(c *Config) { c.FileMemory, c.blind = 1<<20, true })
 	r.sh("(echo a; /bin/echo b; echo c) > f")
 	r.reads("f", "a\nb\nc\n")
 	versions := len(r.mem.Versions(eggs.Root, "f"))
