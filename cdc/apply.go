@@ -137,7 +137,8 @@ func (a *application) admit(r *wire.CdcRequest) *wire.Error {
 		return refusal("cdc.Do", eggs.Busy, 0, "", "too many transactions")
 	}
 	if t, ok := a.m.oldest(); ok && a.state.NextTransaction-t.id >= maxWindow {
-		return refusal("cdc.Do", eggs.Busy, 0, "", "a transaction can't finish: a shard is out of reach")
+		return refusal("cdc.Do", eggs.Busy, 0, "",
+			"a transaction can't finish: a shard is out of reach")
 	}
 	return nil
 }

@@ -11,7 +11,8 @@ import (
 
 // Check runs the invariants that the CDC's keys can show by themselves and
 // returns what is wrong, at most maxFaults of it. It reads everything: for tests,
-// for restore and for the operator's check. Numbers are those of the invariants in the project's list.
+// for restore and for the operator's check. Numbers are those of the
+// invariants in the project's list.
 func Check(r raftgroup.Reader) []*wire.Fault {
 	c := &checker{r: r, state: loadState(r), parents: map[uint64]uint64{}}
 	c.parentMap()

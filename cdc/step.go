@@ -26,7 +26,9 @@ const (
 
 // do sends one verb to the shard of inode at until it is answered. It returns
 // the result, or the refusal; ok is false when the leadership ended first.
-func (s *steps) do(stage uint32, at uint64, v *wire.Verb) (r *wire.Result, no *wire.Error, ok bool) {
+func (s *steps) do(
+	stage uint32, at uint64, v *wire.Verb,
+) (r *wire.Result, no *wire.Error, ok bool) {
 	pause := firstPause
 	for try := range uint32(lockTries) {
 		r, no, ok = s.step(stage<<8|try, at, v)
