@@ -69,7 +69,7 @@ func (a *application) begin(r *wire.CdcRequest) applied {
 	if e := validate(r); e != nil {
 		return applied{reply: &wire.CdcReply{Error: e}}
 	}
-	sessions.Expire(a.tx, a.now, sessionsPerEntry)
+	a.expire()
 	if open, ok := r.Op.(*wire.CdcRequest_OpenSession); ok {
 		id := sessions.Open(a.tx, a.now, open.OpenSession.GetClient())
 		return applied{reply: &wire.CdcReply{Session: id}}
@@ -98,6 +98,20 @@ func (a *application) begin(r *wire.CdcRequest) applied {
 	reply := a.fact(r)
 	sessions.Answer(a.tx, r.Session, r.Sequence, encode(reply))
 	return applied{reply: reply}
+}
+
+// expire ends sessions that are due. When the next is due is remembered, so that most
+// entries need not look.
+func (a *application) expire() {
+	if a.m.due > a.now {
+		return
+	}
+	sessions.Expire(a.tx, a.now, sessionsPerEntry)
+	due, ok := sessions.Due(a.tx)
+	if !ok {
+		due = a.now + raftgroup.SessionLife // that of one opened now
+	}
+	a.m.due = due
 }
 
 // beginTransaction writes the transaction, and for mkdir the new directory's

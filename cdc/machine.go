@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"eggsfs/eggs"
 	"eggsfs/raftgroup"
 	"eggsfs/wire"
 )
@@ -16,6 +17,7 @@ type Machine struct {
 	live      map[uint64]*transaction // unfinished, by id
 	order     []*transaction          // the same by increasing id, and some that are finished
 	byRequest map[requestKey]*transaction
+	due       eggs.Time     // no session ends before; apply's own
 	begun     chan struct{} // holds a token when a transaction has begun; the engine takes it
 
 	facts   atomic.Pointer[wire.Facts]
@@ -37,6 +39,7 @@ func NewMachine() *Machine {
 func (m *Machine) reset() {
 	m.live = map[uint64]*transaction{}
 	m.order = nil
+	m.due = 0
 	m.byRequest = map[requestKey]*transaction{}
 }
 
