@@ -132,7 +132,7 @@ func TestTwoThatLostEachOtherLiveOn(t *testing.T) {
 	}
 	before := terms()
 	c.net.cut(1, 2, true)
-	deadline := time.Now().Add(4 * time.Second)
+	deadline := time.Now().Add(3 * time.Second)
 	for time.Now().Before(deadline) {
 		for _, g := range c.groups {
 			if err := c.put(g, "x=1", time.Second); err != nil {
@@ -195,7 +195,7 @@ func TestHandoverLosesNothing(t *testing.T) {
 
 // Leaderships that are not where they belong go there, all of them, soon.
 func TestBalance(t *testing.T) {
-	c := newTestCluster(t, 3, eggs.Groups, func(cfg *Config) { cfg.Timers.Settle = time.Second })
+	c := newTestCluster(t, 3, 60, func(cfg *Config) { cfg.Timers.Settle = time.Second })
 	c.startAll()
 	c.begin()
 	c.writable(10 * time.Second)
@@ -216,7 +216,7 @@ func TestBalance(t *testing.T) {
 	start := time.Now()
 	c.eventually(20*time.Second, "balance", func() bool {
 		s := c.spread()
-		return s[1] == 86 && s[2] == 86 && s[3] == 85
+		return s[1] == 20 && s[2] == 20 && s[3] == 20
 	})
 	t.Logf("balanced after %v", time.Since(start))
 }
