@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,6 +56,7 @@ type childStat struct {
 	Threads int
 	Hashes  []uint32
 	Stats   Stats
+	Log     LogStats
 }
 
 func runChild(conf string) error {
@@ -132,6 +134,9 @@ func obeyOne(ctx context.Context, h *Host, f []string) string {
 		b, _ := json.Marshal(ownStat(h, len(f) > 1))
 		return string(b)
 	}
+	if f[0] == "load" {
+		return loadOwn(h, f[1])
+	}
 	n, _ := strconv.Atoi(f[1])
 	g := h.Group(eggs.GroupID(n))
 	switch f[0] {
@@ -150,6 +155,34 @@ func obeyOne(ctx context.Context, h *Host, f []string) string {
 		return "ok " + string(b)
 	}
 	return "error 0"
+}
+
+// loadOwn writes to each group that this node leads, one caller a group, for so
+// many seconds, and answers how often and how long half of them took at most.
+func loadOwn(h *Host, secs string) string {
+	n, _ := strconv.Atoi(secs)
+	end := time.Now().Add(time.Duration(n) * time.Second)
+	var mu sync.Mutex
+	var took []time.Duration
+	var all sync.WaitGroup
+	for _, g := range h.Groups() {
+		if !g.Leads() {
+			continue
+		}
+		all.Go(func() {
+			for time.Now().Before(end) {
+				t := time.Now()
+				if _, err := g.Propose(context.Background(), make([]byte, 200)); err == nil {
+					mu.Lock()
+					took = append(took, time.Since(t))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(took)
+	return fmt.Sprint(len(took), " ", took[len(took)/2].Microseconds())
 }
 
 func ownStat(h *Host, hashes bool) childStat {
@@ -176,7 +209,7 @@ func ownStat(h *Host, hashes bool) childStat {
 			s.Hashes = append(s.Hashes, g.Hash())
 		}
 	}
-	s.Stats = h.Stats()
+	s.Stats, s.Log = h.Stats(), h.store.log.Stats()
 	return s
 }
 
@@ -486,4 +519,41 @@ func TestIdleCost(t *testing.T) {
 		t.Logf("node %s: %d KiB, %d threads, %+v", c.conf.ID, s.RSS, s.Threads, s.Stats)
 	}
 	t.Logf("three nodes: %.1f %% of a core, %d MiB", float64(cpu)/float64(secs)/1e7, rss>>10)
+}
+
+// What three nodes do under one writer a group. It only reports, when asked to.
+func TestLoadCost(t *testing.T) {
+	secs, _ := strconv.Atoi(os.Getenv("EGGS_LOAD_SECONDS"))
+	if secs == 0 {
+		t.Skip("EGGS_LOAD_SECONDS is not set")
+	}
+	ps := newProcesses(t, 3, eggs.Groups)
+	ps.start(ps.nodes...)
+	ps.writable(20 * time.Second)
+	time.Sleep(5 * time.Second)
+	var cpu time.Duration
+	for _, c := range ps.nodes {
+		cpu -= c.stat(false).CPU
+	}
+	var mu sync.Mutex
+	total := 0
+	var all sync.WaitGroup
+	for _, c := range ps.nodes {
+		all.Go(func() {
+			a := c.ask(fmt.Sprint("load ", secs), time.Duration(secs+10)*time.Second)
+			var n, p50 int
+			_, _ = fmt.Sscan(a, &n, &p50)
+			mu.Lock()
+			defer mu.Unlock()
+			total += n
+			t.Logf("node %s: %d writes, half of them within %d µs", c.conf.ID, n, p50)
+		})
+	}
+	all.Wait()
+	for _, c := range ps.nodes {
+		s := c.stat(false)
+		cpu += s.CPU
+		t.Logf("node %s: %d KiB, %+v %+v", c.conf.ID, s.RSS, s.Stats, s.Log)
+	}
+	t.Logf("%d writes/s at %v CPU each", total/secs, cpu/time.Duration(max(total, 1)))
 }
