@@ -101,7 +101,8 @@ func (t *Timers) fill() {
 const (
 	MaxEntry        = 2 << 20  // bytes of one proposal: 16 spans of MaxInline and their verbs, twice
 	maxFlying       = 4096     // proposals of one group not yet answered: 16 batches of the log
-	maxAppend       = 256      // entries of one append; one turn of 256 callers of one shard
+	maxAppend       = 128      // entries of one append; raft makes room for all of them each time
+	maxEntries      = 1024     // entries of a received append: the most that raft allows
 	maxChunk        = 1 << 20  // bytes of entries in one frame: others' frames wait behind it
 	maxFrame        = 4 << 20  // bytes of one frame: maxChunk + MaxEntry + headers
 	maxHello        = 1 << 10  // bytes of a first frame, from someone not yet known

@@ -66,7 +66,7 @@ func parseAppend(b []byte, from *speaker) (*raft.AppendEntriesRequest, error) {
 	a := &raft.AppendEntriesRequest{RPCHeader: from.header, Leader: from.header.Addr}
 	a.Term, a.PrevLogEntry, a.PrevLogTerm, a.LeaderCommitIndex = r.u64(), r.u64(), r.u64(), r.u64()
 	n := r.u32()
-	if n > maxAppend || a.PrevLogTerm > a.Term || a.PrevLogEntry > 1<<62 {
+	if n > maxEntries || a.PrevLogTerm > a.Term || a.PrevLogEntry > 1<<62 {
 		return nil, fmt.Errorf("%w: append of %d entries after %d of term %d in term %d",
 			errMalformed, n, a.PrevLogEntry, a.PrevLogTerm, a.Term)
 	}
