@@ -404,7 +404,7 @@ func (n *Node) openClient() error {
 
 // serve answers from here on.
 func (n *Node) serve() error {
-	n.rpc = wire.NewServer(wire.ServerConfig{Hello: n.hello, Logger: n.log})
+	n.rpc = wire.NewServer(wire.ServerConfig{Hello: n.hello, Logger: n.log, Admit: admit})
 	n.handle(n.rpc)
 	n.onClose(func() { n.rpc.Close() })
 	n.accept(wire.ALPNRPC, n.rpc.ServeConn)
@@ -423,6 +423,25 @@ func (n *Node) serve() error {
 		}
 		n.host.Serve(c, peer.Node)
 	})
+	return nil
+}
+
+// admit refuses a peer that says it is another node than its certificate says.
+func admit(conn net.Conn, peer *wire.Hello) error {
+	t, ok := conn.(*tls.Conn)
+	if !ok {
+		return eggs.E("node.Admit", eggs.Permission, "requests need TLS")
+	}
+	who, err := auth.PeerOf(t.ConnectionState())
+	if err != nil {
+		return err
+	}
+	if who.Node != eggs.NodeID(peer.Node) {
+		return &eggs.Error{
+			Op: "node.Admit", Name: eggs.NodeID(peer.Node).String(), Kind: eggs.Permission,
+			Err: fmt.Errorf("the certificate is that of %s", who),
+		}
+	}
 	return nil
 }
 
