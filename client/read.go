@@ -136,10 +136,12 @@ func (r *reader) direct(ctx context.Context, p []byte, off int64) (int, error) {
 }
 
 // patient fills p from in on of a span. It follows the span when its blocks
-// have moved, and waits for disks that are out of reach until ctx is over.
+// have moved, and waits for disks that are out of reach: until ctx is over
+// while a node is down, since it may come back with them, else for goneAfter.
 func (r *reader) patient(ctx context.Context, s *span, in int64, p []byte) error {
 	pause := 20 * time.Millisecond
 	moved := 0
+	begin := time.Now()
 	for {
 		g := &gathering{r: r, s: s, in: in, p: p, bad: make(map[int]error)}
 		err := g.fill(ctx)
@@ -156,6 +158,9 @@ func (r *reader) patient(ctx context.Context, s *span, in int64, p []byte) error
 		if eggs.KindOf(err) != eggs.Unavailable {
 			return err
 		}
+		if time.Since(begin) > goneAfter && r.c.see().allAlive() {
+			return &eggs.Error{Op: "client.ReadAt", Kind: eggs.IO, Err: err}
+		}
 		select {
 		case <-ctx.Done():
 			return &eggs.Error{Op: "client.ReadAt", Kind: eggs.IO, Err: err}
@@ -164,6 +169,10 @@ func (r *reader) patient(ctx context.Context, s *span, in int64, p []byte) error
 		pause = min(2*pause, time.Second)
 	}
 }
+
+// goneAfter is how long a read waits for disks that no living node serves: a
+// disk that moved to another node is announced within this time.
+const goneAfter = 3 * time.Second
 
 func sameBlocks(a, b *span) bool {
 	if a.inline != nil || b.inline != nil || len(a.certs) != len(b.certs) || a.off != b.off {

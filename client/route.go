@@ -86,6 +86,16 @@ func (c *Client) see() *picture {
 	return next
 }
 
+// allAlive reports whether no node of the cluster is down.
+func (p *picture) allAlive() bool {
+	for _, n := range p.routes.Nodes {
+		if !n.Alive {
+			return false
+		}
+	}
+	return len(p.routes.Nodes) > 0
+}
+
 // closeDead looks at the picture for its side effect, when no request does.
 func (c *Client) closeDead() { c.see() }
 

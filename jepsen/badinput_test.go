@@ -117,20 +117,20 @@ func TestForeignAndDamagedFolders(t *testing.T) {
 	flags := []string{"--data", n.Data, "--listen", free, "--key-file", c.Key()}
 
 	t.Run("the log is gone", func(t *testing.T) {
-		must(t, os.Rename(n.Data+"/raft.db", n.Data+"/raft.away"))
-		refused(t, "raft.db", flags...)
-		must(t, os.Rename(n.Data+"/raft.away", n.Data+"/raft.db"))
+		must(t, os.Rename(n.Data+"/raft.log", n.Data+"/log.away"))
+		refused(t, "raft.log", flags...)
+		must(t, os.Rename(n.Data+"/log.away", n.Data+"/raft.log"))
 	})
 	t.Run("the log is damaged", func(t *testing.T) {
-		whole, err := os.ReadFile(n.Data + "/raft.db")
+		whole, err := os.ReadFile(n.Data + "/raft.log")
 		must(t, err)
 		bad := bytes.Clone(whole)
 		for i := 0; i < len(bad); i += 512 {
 			bad[i] ^= 0x10
 		}
-		must(t, os.WriteFile(n.Data+"/raft.db", bad, 0o600))
-		refused(t, "raft.db", flags...)
-		must(t, os.WriteFile(n.Data+"/raft.db", whole, 0o600))
+		must(t, os.WriteFile(n.Data+"/raft.log", bad, 0o600))
+		refused(t, "raft.log", flags...)
+		must(t, os.WriteFile(n.Data+"/raft.log", whole, 0o600))
 	})
 	t.Run("node.json is damaged", func(t *testing.T) {
 		whole, err := os.ReadFile(n.Data + "/node.json")

@@ -133,8 +133,9 @@ func TestLostDisks(t *testing.T) {
 			sh(t, "cmp %s/f%d %s/f%d || { echo '%s'; exit 1; }", src, i, drop, i, what)
 		}
 	}
-	flipOneBlockOfEach(t, c)
+	mend := flipOneBlockOfEach(t, c)
 	compare("bits flipped in a block")
+	mend()
 	for _, n := range c.Nodes() {
 		n.Kill()
 	}
@@ -147,7 +148,7 @@ func TestLostDisks(t *testing.T) {
 	sh(t, "rm -rf %s/blocks/*/*", c.Node(1).Data)
 	must(t, c.Start())
 	drop := mount(t, c)
-	for i := range files {
+	for i := range 3 { // each waits a while for its disks
 		out := sh(t, "cat %s/f%d >%s/out 2>%s/err && echo read || cat %s/err", drop, i, src, src, src)
 		if !strings.Contains(out, "Input/output error") {
 			t.Fatalf("f%d with two thirds of its blocks gone: %s", i, out)
@@ -158,8 +159,24 @@ func TestLostDisks(t *testing.T) {
 
 // flipOneBlockOfEach flips a bit in every block of a node's first disk that has
 // any: one block of a span at most, as no two of a span are on one disk.
-func flipOneBlockOfEach(t *testing.T, c *Cluster) {
+// It returns what turns them back.
+func flipOneBlockOfEach(t *testing.T, c *Cluster) (mend func()) {
 	t.Helper()
+	var undo []func()
+	flip := func(path string, at int64, mask byte) error {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		b := make([]byte, 1)
+		if _, err := f.ReadAt(b, at); err != nil {
+			return err
+		}
+		b[0] ^= mask
+		_, err = f.WriteAt(b, at)
+		return err
+	}
 	disks, err := filepath.Glob(c.Node(2).Data + "/blocks/*")
 	must(t, err)
 	flipped := 0
@@ -171,27 +188,22 @@ func flipOneBlockOfEach(t *testing.T, c *Cluster) {
 			if err != nil || !d.Type().IsRegular() || !isBlock(path) {
 				return err
 			}
-			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			st, err := os.Stat(path)
 			if err != nil {
 				return err
 			}
-			defer f.Close()
-			st, err := f.Stat()
-			if err != nil {
-				return err
-			}
-			b := make([]byte, 1)
-			at := rand.Int64N(st.Size())
-			if _, err := f.ReadAt(b, at); err != nil {
-				return err
-			}
-			b[0] ^= 1 << rand.IntN(8)
+			at, mask := rand.Int64N(st.Size()), byte(1)<<rand.IntN(8)
 			flipped++
-			_, err = f.WriteAt(b, at)
-			return err
+			undo = append(undo, func() { must(t, flip(path, at, mask)) })
+			return flip(path, at, mask)
 		}))
 	}
 	if flipped == 0 {
 		t.Fatal("no block was found to damage")
+	}
+	return func() {
+		for _, f := range undo {
+			f()
+		}
 	}
 }

@@ -34,7 +34,7 @@ type identity struct {
 	Disks     []diskIdentity `json:"disks"`
 	Peers     []string       `json:"peers"`      // addresses last seen
 	Groups    []int          `json:"groups"`     // replicas held here
-	LogExists bool           `json:"log_exists"` // raft.db was made; without it the votes are lost
+	LogExists bool           `json:"log_exists"` // raft.log was made; without it the votes are lost
 }
 
 type diskIdentity struct {
@@ -76,7 +76,7 @@ func loadIdentity(data string) (*identity, error) {
 // refuseOrphan fails when a folder without node.json holds a node's log or
 // state: its identity is lost, and with it the right to vote.
 func refuseOrphan(data string) error {
-	for _, name := range []string{"raft.db", "state"} {
+	for _, name := range []string{"raft.log", "state"} {
 		if _, err := os.Stat(filepath.Join(data, name)); err == nil {
 			return &eggs.Error{
 				Op: "node.Identity", Name: data, Kind: eggs.Corrupt,
