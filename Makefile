@@ -41,7 +41,7 @@ lint: ## vet, staticcheck, gofumpt
 	  if [ -n "$$out" ]; then echo "not gofumpt-ed:"; echo "$$out"; exit 1; fi
 
 golden: ## rewrite the golden files of the script tests; read the diff
-	$(GO) test ./eggs ./wire ./raftshard ./cdc ./cmd/eggs -run 'Golden|Script|Help' -update
+	$(GO) test ./eggs ./wire ./raftshard ./cdc -run 'Golden|Script|Help' -update
 
 fuzz: ## fuzz what reads bytes from a socket, a minute each
 	@for t in $$(grep -rhoE 'func (Fuzz[A-Za-z]+)' wire --include=*_test.go | cut -d' ' -f2); do \
