@@ -65,8 +65,10 @@ func (c *Client) Stat(ctx context.Context, id eggs.InodeID) (Attr, error) {
 }
 
 func (c *Client) stat(ctx context.Context, id eggs.InodeID) (Attr, error) {
-	ans, err := c.Query(ctx, &wire.ShardQuery{Shard: uint32(id.Shard()),
-		Query: &wire.ShardQuery_Stat{Stat: &wire.Stat{Ids: []uint64{uint64(id)}}}})
+	ans, err := c.Query(ctx, &wire.ShardQuery{
+		Shard: uint32(id.Shard()),
+		Query: &wire.ShardQuery_Stat{Stat: &wire.Stat{Ids: []uint64{uint64(id)}}},
+	})
 	if err != nil {
 		return Attr{}, err
 	}
@@ -109,13 +111,16 @@ func (c *Client) StatMany(ctx context.Context, ids []eggs.InodeID) ([]Attr, erro
 
 // statPart fills out[i] for each i of part; the ids live in one shard.
 func (c *Client) statPart(ctx context.Context, shard eggs.ShardID, ids []eggs.InodeID,
-	part []int, out []Attr) error {
+	part []int, out []Attr,
+) error {
 	q := &wire.Stat{Ids: make([]uint64, len(part))}
 	for n, i := range part {
 		q.Ids[n] = uint64(ids[i])
 	}
-	ans, err := c.Query(ctx, &wire.ShardQuery{Shard: uint32(shard),
-		Query: &wire.ShardQuery_Stat{Stat: q}})
+	ans, err := c.Query(ctx, &wire.ShardQuery{
+		Shard: uint32(shard),
+		Query: &wire.ShardQuery_Stat{Stat: q},
+	})
 	if err != nil {
 		return err
 	}
@@ -145,7 +150,8 @@ func (c *Client) SetAttr(ctx context.Context, id eggs.InodeID, s SetAttr) (Attr,
 // SetXattr sets one extended attribute. create: Kind Exist when it is there;
 // replace: Kind NotExist when it is not.
 func (c *Client) SetXattr(ctx context.Context, id eggs.InodeID, name string, value []byte,
-	create, replace bool) error {
+	create, replace bool,
+) error {
 	x := &wire.SetXattr{Id: uint64(id), Name: name, Value: value, Create: create, Replace: replace}
 	_, err := c.Shard(ctx, id.Shard(), &wire.Verb{Verb: &wire.Verb_SetXattr{SetXattr: x}})
 	return fail("SetXattr", id, name, err)

@@ -195,13 +195,17 @@ func (c *Client) diskAddr(d eggs.DiskID) (string, error) {
 	pic := c.see()
 	disk := pic.disks[d]
 	if disk == nil {
-		return "", &eggs.Error{Op: "client.Disk", Kind: eggs.Unavailable, Disks: []eggs.DiskID{d},
-			Err: errors.New("no such disk is known")}
+		return "", &eggs.Error{
+			Op: "client.Disk", Kind: eggs.Unavailable, Disks: []eggs.DiskID{d},
+			Err: errors.New("no such disk is known"),
+		}
 	}
 	n := pic.nodes[eggs.NodeID(disk.Node)]
 	if n == nil || n.Address == "" {
-		return "", &eggs.Error{Op: "client.Disk", Kind: eggs.Unavailable, Disks: []eggs.DiskID{d},
-			Err: errors.New("no node serves this disk now")}
+		return "", &eggs.Error{
+			Op: "client.Disk", Kind: eggs.Unavailable, Disks: []eggs.DiskID{d},
+			Err: errors.New("no node serves this disk now"),
+		}
 	}
 	return n.Address, nil
 }
@@ -210,7 +214,8 @@ func (c *Client) diskAddr(d eggs.DiskID) (string, error) {
 // be used again. A connection that was idle may have been closed by the
 // server meanwhile, so the first failure of one is no verdict on the disk.
 func (c *Client) onDisk(ctx context.Context, op string, d eggs.DiskID,
-	do func(b *blockConn) (good bool, err error)) error {
+	do func(b *blockConn) (good bool, err error),
+) error {
 	wrap := func(kind eggs.Kind, err error) error {
 		return &eggs.Error{Op: "client." + op, Kind: kind, Disks: []eggs.DiskID{d}, Err: err}
 	}
@@ -284,12 +289,14 @@ func refusedBy(reply *wire.BlockReply) error {
 // putBlock writes one block and returns the proof that it is durable. pages
 // holds the checksums of its pages.
 func (c *Client) putBlock(ctx context.Context, cert *wire.Certificate, pages []byte,
-	cells [][]byte) (*wire.Proof, error) {
+	cells [][]byte,
+) (*wire.Proof, error) {
 	var proof *wire.Proof
 	disk := eggs.DiskID(cert.Disk)
 	err := c.onDisk(ctx, "PutBlock", disk, func(b *blockConn) (bool, error) {
 		head, err := wire.AppendBlockFrame(nil, &wire.BlockRequest{
-			Op: &wire.BlockRequest_Put{Put: &wire.PutBlock{Certificate: cert}}})
+			Op: &wire.BlockRequest_Put{Put: &wire.PutBlock{Certificate: cert}},
+		})
 		if err != nil {
 			return false, err
 		}
@@ -350,12 +357,14 @@ func (b *blockConn) send(head, pages []byte, cells [][]byte) error {
 // checks them, and hands them to sink in order: at is the place in the block.
 // Kind Corrupt when a checksum is wrong; sink has then seen only good pages.
 func (c *Client) getBlock(ctx context.Context, cert *wire.Certificate, offset, length uint32,
-	sink func(at uint32, pages []byte)) error {
+	sink func(at uint32, pages []byte),
+) error {
 	disk := eggs.DiskID(cert.Disk)
 	from, to := erasure.PageRange(offset, length)
 	return c.onDisk(ctx, "GetBlock", disk, func(b *blockConn) (bool, error) {
 		reply, err := b.exchange(&wire.BlockRequest{Op: &wire.BlockRequest_Get{Get: &wire.GetBlock{
-			Certificate: cert, Offset: offset, Length: length}}}, readStall)
+			Certificate: cert, Offset: offset, Length: length,
+		}}}, readStall)
 		if err != nil {
 			return false, err
 		}
@@ -376,7 +385,8 @@ func (c *Client) getBlock(ctx context.Context, cert *wire.Certificate, offset, l
 
 // receive reads the checksums and pages of [from, to).
 func (b *blockConn) receive(cert *wire.Certificate, from, to uint32,
-	sink func(at uint32, pages []byte)) error {
+	sink func(at uint32, pages []byte),
+) error {
 	pages := int(to-from) / eggs.PageSize
 	buf := erasure.NewBuffer(4*pages + min(int(to-from), readWindow))
 	defer buf.Release()
@@ -408,7 +418,8 @@ func (c *Client) EraseBlock(ctx context.Context, cert *wire.Certificate) (*wire.
 	var proof *wire.Proof
 	err := c.onDisk(ctx, "EraseBlock", eggs.DiskID(cert.Disk), func(b *blockConn) (bool, error) {
 		reply, err := b.exchange(&wire.BlockRequest{Op: &wire.BlockRequest_Erase{
-			Erase: &wire.EraseBlock{Certificate: cert}}}, proofStall)
+			Erase: &wire.EraseBlock{Certificate: cert},
+		}}, proofStall)
 		if err != nil {
 			return false, err
 		}
@@ -423,10 +434,12 @@ func (c *Client) EraseBlock(ctx context.Context, cert *wire.Certificate) (*wire.
 
 // ListBlocks lists the blocks of a disk with ids after that one.
 func (c *Client) ListBlocks(ctx context.Context, d eggs.DiskID, after eggs.BlockID, limit int) (
-	blocks []*wire.BlockInfo, end bool, err error) {
+	blocks []*wire.BlockInfo, end bool, err error,
+) {
 	err = c.onDisk(ctx, "ListBlocks", d, func(b *blockConn) (bool, error) {
 		reply, err := b.exchange(&wire.BlockRequest{Op: &wire.BlockRequest_List{
-			List: &wire.ListBlocks{Disk: uint64(d), After: uint64(after), Limit: uint32(limit)}}},
+			List: &wire.ListBlocks{Disk: uint64(d), After: uint64(after), Limit: uint32(limit)},
+		}},
 			proofStall)
 		if err != nil {
 			return false, err
@@ -441,7 +454,8 @@ func (c *Client) ListBlocks(ctx context.Context, d eggs.DiskID, after eggs.Block
 func (c *Client) CheckBlock(ctx context.Context, cert *wire.Certificate) error {
 	return c.onDisk(ctx, "CheckBlock", eggs.DiskID(cert.Disk), func(b *blockConn) (bool, error) {
 		reply, err := b.exchange(&wire.BlockRequest{Op: &wire.BlockRequest_Check{
-			Check: &wire.CheckBlock{Certificate: cert}}}, proofStall)
+			Check: &wire.CheckBlock{Certificate: cert},
+		}}, proofStall)
 		if err != nil {
 			return false, err
 		}

@@ -168,7 +168,8 @@ func New(o Options) (*Client, error) {
 
 // dialer speaks TLS with certificates that key mints, or plain TCP without an ALPN.
 func dialer(key *auth.Key, self eggs.NodeID) (
-	func(ctx context.Context, addr, alpn string) (net.Conn, error), error) {
+	func(ctx context.Context, addr, alpn string) (net.Conn, error), error,
+) {
 	if key == nil {
 		return nil, eggs.E("client.New", eggs.Invalid, "neither a key nor a dialer is given")
 	}

@@ -42,8 +42,10 @@ func (c *Client) lookup(ctx context.Context, dir eggs.InodeID, name string) (Ent
 
 // lookupName asks the directory's shard only: Attr is nil when the target lives elsewhere.
 func (c *Client) lookupName(ctx context.Context, dir eggs.InodeID, name string) (Entry, error) {
-	ans, err := c.Query(ctx, &wire.ShardQuery{Shard: uint32(dir.Shard()),
-		Query: &wire.ShardQuery_Lookup{Lookup: &wire.Lookup{Dir: uint64(dir), Name: name}}})
+	ans, err := c.Query(ctx, &wire.ShardQuery{
+		Shard: uint32(dir.Shard()),
+		Query: &wire.ShardQuery_Lookup{Lookup: &wire.Lookup{Dir: uint64(dir), Name: name}},
+	})
 	if err != nil {
 		return Entry{}, err
 	}
@@ -67,10 +69,14 @@ func entryOf(w *wire.Entry) Entry {
 // it asks each shard that keeps targets once; an entry whose target went in
 // between has no Attr.
 func (c *Client) ReadDir(ctx context.Context, dir eggs.InodeID, after uint64, limit int,
-	attrs bool) (entries []Entry, owner eggs.InodeID, end bool, err error) {
-	ans, err := c.Query(ctx, &wire.ShardQuery{Shard: uint32(dir.Shard()),
+	attrs bool,
+) (entries []Entry, owner eggs.InodeID, end bool, err error) {
+	ans, err := c.Query(ctx, &wire.ShardQuery{
+		Shard: uint32(dir.Shard()),
 		Query: &wire.ShardQuery_ReadDir{ReadDir: &wire.ReadDir{
-			Dir: uint64(dir), After: after, Limit: uint32(max(limit, 1)), Attrs: attrs}}})
+			Dir: uint64(dir), After: after, Limit: uint32(max(limit, 1)), Attrs: attrs,
+		}},
+	})
 	if err != nil {
 		return nil, 0, false, fail("ReadDir", dir, "", err)
 	}
@@ -101,18 +107,22 @@ func (c *Client) ReadDir(ctx context.Context, dir eggs.InodeID, after uint64, li
 
 // Mkdir makes a directory, by the coordinator. Kind Exist.
 func (c *Client) Mkdir(ctx context.Context, dir eggs.InodeID, name string, o CreateOptions) (
-	Attr, error) {
+	Attr, error,
+) {
 	if err := eggs.CheckName(name); err != nil {
 		return Attr{}, fail("Mkdir", dir, name, err)
 	}
 	reply, err := c.CDC(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_Mkdir{Mkdir: &wire.Mkdir{
-		Dir: uint64(dir), Name: name, Mode: o.Mode, Uid: o.UID, Gid: o.GID}}})
+		Dir: uint64(dir), Name: name, Mode: o.Mode, Uid: o.UID, Gid: o.GID,
+	}}})
 	if err != nil {
 		return Attr{}, fail("Mkdir", dir, name, err)
 	}
 	t := eggs.Time(reply.Time)
-	a := Attr{ID: eggs.InodeID(reply.Id), Mode: o.Mode, UID: o.UID, GID: o.GID,
-		Mtime: t, Atime: t, Ctime: t, Owner: dir}
+	a := Attr{
+		ID: eggs.InodeID(reply.Id), Mode: o.Mode, UID: o.UID, GID: o.GID,
+		Mtime: t, Atime: t, Ctime: t, Owner: dir,
+	}
 	if o.Mtime != 0 {
 		return c.SetAttr(ctx, a.ID, SetAttr{Mtime: &o.Mtime})
 	}
@@ -125,29 +135,34 @@ func (c *Client) Rmdir(ctx context.Context, dir eggs.InodeID, name string) error
 }
 
 func (c *Client) rmdir(ctx context.Context, dir eggs.InodeID, name string,
-	target eggs.InodeID) error {
+	target eggs.InodeID,
+) error {
 	if err := eggs.CheckName(name); err != nil {
 		return err
 	}
 	_, err := c.CDC(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_Rmdir{Rmdir: &wire.Rmdir{
-		Dir: uint64(dir), Name: name, Target: uint64(target)}}})
+		Dir: uint64(dir), Name: name, Target: uint64(target),
+	}}})
 	return err
 }
 
 // Unlink removes a file or symlink; target 0 means whatever it is.
 func (c *Client) Unlink(ctx context.Context, dir eggs.InodeID, name string,
-	target eggs.InodeID) error {
+	target eggs.InodeID,
+) error {
 	if err := eggs.CheckName(name); err != nil {
 		return fail("Unlink", dir, name, err)
 	}
 	_, err := c.Shard(ctx, dir.Shard(), &wire.Verb{Verb: &wire.Verb_Unlink{Unlink: &wire.Unlink{
-		Dir: uint64(dir), Name: name, Target: uint64(target)}}})
+		Dir: uint64(dir), Name: name, Target: uint64(target),
+	}}})
 	return fail("Unlink", dir, name, err)
 }
 
 // Symlink makes a symlink. Kind Exist.
 func (c *Client) Symlink(ctx context.Context, dir eggs.InodeID, name, target string,
-	o CreateOptions) (Attr, error) {
+	o CreateOptions,
+) (Attr, error) {
 	err := eggs.CheckName(name)
 	switch {
 	case err != nil:
@@ -160,8 +175,11 @@ func (c *Client) Symlink(ctx context.Context, dir eggs.InodeID, name, target str
 		return Attr{}, fail("Symlink", dir, name, err)
 	}
 	reply, err := c.Shard(ctx, dir.Shard(), &wire.Verb{Verb: &wire.Verb_Symlink{
-		Symlink: &wire.Symlink{Dir: uint64(dir), Name: name, Target: []byte(target),
-			Uid: o.UID, Gid: o.GID, Mtime: int64(o.Mtime)}}})
+		Symlink: &wire.Symlink{
+			Dir: uint64(dir), Name: name, Target: []byte(target),
+			Uid: o.UID, Gid: o.GID, Mtime: int64(o.Mtime),
+		},
+	}})
 	if err != nil {
 		return Attr{}, fail("Symlink", dir, name, err)
 	}
@@ -170,8 +188,10 @@ func (c *Client) Symlink(ctx context.Context, dir eggs.InodeID, name, target str
 		return Attr{}, fail("Symlink", dir, name, err)
 	}
 	t := eggs.Time(made.SymlinkMade.Time)
-	a := Attr{ID: eggs.InodeID(made.SymlinkMade.Id), Mode: 0o777, UID: o.UID, GID: o.GID,
-		Size: int64(len(target)), Mtime: t, Atime: t, Ctime: t, Symlink: target}
+	a := Attr{
+		ID: eggs.InodeID(made.SymlinkMade.Id), Mode: 0o777, UID: o.UID, GID: o.GID,
+		Size: int64(len(target)), Mtime: t, Atime: t, Ctime: t, Symlink: target,
+	}
 	if o.Mtime != 0 {
 		a.Mtime = o.Mtime
 	}
@@ -184,7 +204,8 @@ func (c *Client) Symlink(ctx context.Context, dir eggs.InodeID, name, target str
 // is two changes, remove and rename: between them the name is absent, and a
 // client that dies there leaves it so.
 func (c *Client) Rename(ctx context.Context, fromDir eggs.InodeID, from string,
-	toDir eggs.InodeID, to string, noReplace bool) error {
+	toDir eggs.InodeID, to string, noReplace bool,
+) error {
 	err := eggs.CheckName(from)
 	if err == nil {
 		err = eggs.CheckName(to)
@@ -206,10 +227,12 @@ func (c *Client) Rename(ctx context.Context, fromDir eggs.InodeID, from string,
 
 // renameWithin renames in one directory.
 func (c *Client) renameWithin(ctx context.Context, dir eggs.InodeID, from, to string,
-	noReplace bool) error {
+	noReplace bool,
+) error {
 	for try := 0; ; try++ {
 		_, err := c.Shard(ctx, dir.Shard(), &wire.Verb{Verb: &wire.Verb_Rename{
-			Rename: &wire.Rename{Dir: uint64(dir), From: from, To: to, NoReplace: noReplace}}})
+			Rename: &wire.Rename{Dir: uint64(dir), From: from, To: to, NoReplace: noReplace},
+		}})
 		if err == nil || noReplace || try == lookupTries {
 			return err
 		}
@@ -251,7 +274,8 @@ func (c *Client) renameWithin(ctx context.Context, dir eggs.InodeID, from, to st
 
 // renameAcross moves a file or symlink to another directory, by the coordinator.
 func (c *Client) renameAcross(ctx context.Context, fromDir eggs.InodeID, from string,
-	toDir eggs.InodeID, to string, noReplace bool) error {
+	toDir eggs.InodeID, to string, noReplace bool,
+) error {
 	source, err := c.lookupName(ctx, fromDir, from)
 	if err != nil {
 		return err
@@ -260,7 +284,10 @@ func (c *Client) renameAcross(ctx context.Context, fromDir eggs.InodeID, from st
 		return eggs.CrossDir
 	}
 	_, err = c.CDC(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_RenameFile{
-		RenameFile: &wire.RenameFile{FromDir: uint64(fromDir), From: from,
-			ToDir: uint64(toDir), To: to, NoReplace: noReplace}}})
+		RenameFile: &wire.RenameFile{
+			FromDir: uint64(fromDir), From: from,
+			ToDir: uint64(toDir), To: to, NoReplace: noReplace,
+		},
+	}})
 	return err
 }

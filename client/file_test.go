@@ -40,8 +40,10 @@ func smallSpans(t testing.TB, cfg clienttest.Config) (*clienttest.World, *client
 func TestSizes(t *testing.T) {
 	_, c := smallSpans(t, clienttest.Config{})
 	const span = 256 << 10
-	for i, n := range []int{0, 1, 64, 65, 4096, 10_000, 10_001, 131_072, 131_073, span - 1, span, span + 1,
-		span + 64, span + 65, span + 10_001, 3*span - 4096, 3 * span} {
+	for i, n := range []int{
+		0, 1, 64, 65, 4096, 10_000, 10_001, 131_072, 131_073, span - 1, span, span + 1,
+		span + 64, span + 65, span + 10_001, 3*span - 4096, 3 * span,
+	} {
 		want := content(n)
 		id := put(t, c, eggs.Root, fmt.Sprint(i), want)
 		if got := get(t, c, id); !bytes.Equal(got, want) {

@@ -74,8 +74,10 @@ func (w *writer) ship() error {
 			return w.broken(prev.err)
 		}
 	}
-	f := &flight{w: w, off: w.start, size: size, class: class, enc: enc,
-		done: make(chan struct{}), buf: w.buf}
+	f := &flight{
+		w: w, off: w.start, size: size, class: class, enc: enc,
+		done: make(chan struct{}), buf: w.buf,
+	}
 	w.mu.Lock()
 	w.flight = f
 	w.buf = nil
@@ -137,7 +139,8 @@ func (f *flight) transfer(prev *flight) error {
 
 // initiate asks for the span's disks. failed are those that this span has met.
 func (f *flight) initiate(ctx context.Context, prev *flight, failed []eggs.DiskID, replace bool) (
-	[]*wire.Certificate, error) {
+	[]*wire.Certificate, error,
+) {
 	w := f.w
 	for try := 0; ; try++ {
 		avoid := failed
@@ -205,7 +208,8 @@ func (f *flight) initiated(reply *wire.ShardReply) ([]*wire.Certificate, error) 
 
 // put writes all blocks at the same time. bad are the disks that failed.
 func (f *flight) put(ctx context.Context, certs []*wire.Certificate) (
-	proofs []*wire.Proof, bad []eggs.DiskID, err error) {
+	proofs []*wire.Proof, bad []eggs.DiskID, err error,
+) {
 	proofs = make([]*wire.Proof, len(certs))
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -239,8 +243,10 @@ func (w *writer) fileRef() uint64 {
 
 // constructVerb makes the file with the attributes as of now. mu is held.
 func (w *writer) constructVerb() *wire.Verb {
-	v := &wire.Construct{Id: uint64(w.id), Mode: w.attr.Mode, Uid: w.attr.UID, Gid: w.attr.GID,
-		Dir: uint64(w.dir), Name: w.name}
+	v := &wire.Construct{
+		Id: uint64(w.id), Mode: w.attr.Mode, Uid: w.attr.UID, Gid: w.attr.GID,
+		Dir: uint64(w.dir), Name: w.name,
+	}
 	if w.mtime {
 		v.Mtime = int64(w.attr.Mtime)
 	}
@@ -272,7 +278,8 @@ func (w *writer) constructed(reply *wire.ShardReply) error {
 
 func (w *writer) certifyVerb(f *flight) *wire.Verb {
 	return &wire.Verb{Verb: &wire.Verb_CertifySpan{CertifySpan: &wire.CertifySpan{
-		File: w.fileRef(), Cookie: w.cookie, Offset: uint64(f.off), Proofs: f.proofs}}}
+		File: w.fileRef(), Cookie: w.cookie, Offset: uint64(f.off), Proofs: f.proofs,
+	}}}
 }
 
 // certify makes the last span readable from its blocks. wmu is held.

@@ -201,7 +201,8 @@ func (g *gathering) rebuild(ctx context.Context, missing []piece) error {
 // collect reads [from, to) of D good blocks. Those that failed are not asked
 // again, those to be avoided last. release frees what it returns.
 func (g *gathering) collect(ctx context.Context, want []int, from, to uint32) (
-	blocks [][]byte, release func(), err error) {
+	blocks [][]byte, release func(), err error,
+) {
 	need := int(g.s.layout.Parity.D)
 	blocks = make([][]byte, len(g.s.certs))
 	var bufs []*erasure.Buffer

@@ -40,8 +40,11 @@ func TestBlocksMove(t *testing.T) {
 	defer r2.Close()
 	for { // until the span has left the writer's memory it may not be certified
 		_, err = c.Shard(bg, eggs.Root.Shard(), &wire.Verb{Verb: &wire.Verb_SwapSpan{
-			SwapSpan: &wire.SwapSpan{File: uint64(other), Scratch: uint64(scratch.ID()),
-				Cookie: w.Key.Cookie(scratch.ID()), Positions: []uint32{0, 1, 2, 3, 4, 5}}}})
+			SwapSpan: &wire.SwapSpan{
+				File: uint64(other), Scratch: uint64(scratch.ID()),
+				Cookie: w.Key.Cookie(scratch.ID()), Positions: []uint32{0, 1, 2, 3, 4, 5},
+			},
+		}})
 		if err == nil {
 			break
 		}

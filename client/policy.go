@@ -114,14 +114,17 @@ func takeTags(p *eggs.Policies, w *wire.Policies, want int) (took int) {
 	}
 	if s := w.Snapshot; s != nil && want&tagSnapshot != 0 {
 		p.Snapshot = eggs.SnapshotPolicy{
-			KeepFor: time.Duration(s.KeepForNs), KeepVersions: s.KeepVersions}
+			KeepFor: time.Duration(s.KeepForNs), KeepVersions: s.KeepVersions,
+		}
 		took |= tagSnapshot
 	}
 	if s := w.Span; s != nil && len(s.Classes) > 0 && want&tagSpan != 0 {
 		p.Span = nil
 		for _, k := range s.Classes {
-			p.Span = append(p.Span, eggs.SpanClass{MaxSize: int64(k.MaxSize),
-				Parity: eggs.Parity{D: uint8(k.D), P: uint8(k.P)}, Class: uint8(k.Class)})
+			p.Span = append(p.Span, eggs.SpanClass{
+				MaxSize: int64(k.MaxSize),
+				Parity:  eggs.Parity{D: uint8(k.D), P: uint8(k.P)}, Class: uint8(k.Class),
+			})
 		}
 		took |= tagSpan
 	}
@@ -153,9 +156,11 @@ func (c *Client) defaults() eggs.Policies {
 // SetPolicy replaces the directory's own tags that are present in p; clear
 // names tags to be inherited again.
 func (c *Client) SetPolicy(ctx context.Context, dir eggs.InodeID, p *wire.Policies,
-	clear uint32) error {
+	clear uint32,
+) error {
 	_, err := c.Shard(ctx, dir.Shard(), &wire.Verb{Verb: &wire.Verb_SetPolicy{
-		SetPolicy: &wire.SetPolicy{Dir: uint64(dir), Policies: p, Clear: clear}}})
+		SetPolicy: &wire.SetPolicy{Dir: uint64(dir), Policies: p, Clear: clear},
+	}})
 	c.policy.clear()
 	return fail("SetPolicy", dir, "", err)
 }

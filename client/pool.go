@@ -140,8 +140,10 @@ func (c *Client) conn(ctx context.Context, id eggs.NodeID) (*wire.Conn, error) {
 // caller, so that one who gives up does not take it from the others.
 func (c *Client) dialPeer(p *peer, id eggs.NodeID) {
 	var conn *wire.Conn
-	err := error(&eggs.Error{Op: "client.Dial", Name: id.String(), Kind: eggs.Unavailable,
-		Err: errors.New("no address is known for this node")})
+	err := error(&eggs.Error{
+		Op: "client.Dial", Name: id.String(), Kind: eggs.Unavailable,
+		Err: errors.New("no address is known for this node"),
+	})
 	if n := c.see().nodes[id]; n != nil && n.Address != "" {
 		conn, err = c.dial(c.ctx, n.Address, id)
 	}

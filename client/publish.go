@@ -73,14 +73,16 @@ func (w *writer) linkVerbs() []*wire.Verb {
 		data := w.buf.Bytes[:w.fill]
 		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_AddInline{AddInline: &wire.AddInline{
 			File: file, Cookie: w.cookie, Offset: uint64(w.start), Data: data,
-			Crc: erasure.CRC(data)}}})
+			Crc: erasure.CRC(data),
+		}}})
 	}
 	if late := w.lateAttr(); !fresh && late.Set != 0 {
 		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_SetAttr{SetAttr: late}})
 	}
 	verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_LinkFile{LinkFile: &wire.LinkFile{
 		File: file, Cookie: w.cookie, Dir: uint64(w.dir), Name: w.name,
-		IfAbsent: w.exclusive == w.name}}})
+		IfAbsent: w.exclusive == w.name,
+	}}})
 	if w.exclusive != "" && w.exclusive != w.name {
 		verbs = append(verbs, w.releaseVerb())
 	}
@@ -90,8 +92,10 @@ func (w *writer) linkVerbs() []*wire.Verb {
 // lateAttr is what changed since construct. Without a word the shard takes the
 // last change of the bytes as mtime. mu is held.
 func (w *writer) lateAttr() *wire.SetAttr {
-	s := &wire.SetAttr{Id: uint64(w.id), Cookie: w.cookie, Set: w.set,
-		Mode: w.attr.Mode, Uid: w.attr.UID, Gid: w.attr.GID}
+	s := &wire.SetAttr{
+		Id: uint64(w.id), Cookie: w.cookie, Set: w.set,
+		Mode: w.attr.Mode, Uid: w.attr.UID, Gid: w.attr.GID,
+	}
 	switch {
 	case w.mtime:
 		s.Set, s.Mtime = s.Set|setMtime, int64(w.attr.Mtime)
@@ -106,7 +110,8 @@ func (w *writer) lateAttr() *wire.SetAttr {
 
 func (w *writer) releaseVerb() *wire.Verb {
 	return &wire.Verb{Verb: &wire.Verb_Release{
-		Release: &wire.Release{Dir: uint64(w.dir), Name: w.exclusive}}}
+		Release: &wire.Release{Dir: uint64(w.dir), Name: w.exclusive},
+	}}
 }
 
 // linked notes what the file is from now on.
@@ -195,7 +200,8 @@ func (w *writer) scrapVerbs(scrap, flying bool) (verbs []*wire.Verb) {
 	defer w.mu.Unlock()
 	if scrap && w.cookie != nil {
 		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_Scrap{
-			Scrap: &wire.Scrap{File: uint64(w.id), Cookie: w.cookie}}})
+			Scrap: &wire.Scrap{File: uint64(w.id), Cookie: w.cookie},
+		}})
 	}
 	if w.cookie == nil && !flying && w.err == nil {
 		w.sess.giveID(w.id)

@@ -274,9 +274,13 @@ func (r *reader) refetch(ctx context.Context, s *span) (*span, error) {
 
 // getSpans asks for the spans that touch [off, off+length), in order.
 func (r *reader) getSpans(ctx context.Context, off, length int64) ([]*span, int64, error) {
-	ans, err := r.c.Query(ctx, &wire.ShardQuery{Shard: uint32(r.shard()),
-		Query: &wire.ShardQuery_GetSpans{GetSpans: &wire.GetSpans{File: uint64(r.id),
-			Offset: uint64(off), Length: uint64(length), Cookie: r.cookie}}})
+	ans, err := r.c.Query(ctx, &wire.ShardQuery{
+		Shard: uint32(r.shard()),
+		Query: &wire.ShardQuery_GetSpans{GetSpans: &wire.GetSpans{
+			File:   uint64(r.id),
+			Offset: uint64(off), Length: uint64(length), Cookie: r.cookie,
+		}},
+	})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -314,8 +318,10 @@ func spanOf(w *wire.Span, certs []*wire.Certificate) (s *span, n int, err error)
 		return s, 0, nil
 	}
 	loc := w.Locations[0]
-	s.layout = erasure.Layout{Size: s.size, Stripes: uint8(loc.Stripes), CellSize: loc.CellSize,
-		Parity: eggs.Parity{D: uint8(loc.D), P: uint8(loc.P)}}
+	s.layout = erasure.Layout{
+		Size: s.size, Stripes: uint8(loc.Stripes), CellSize: loc.CellSize,
+		Parity: eggs.Parity{D: uint8(loc.D), P: uint8(loc.P)},
+	}
 	if err := s.layout.Check(); err != nil {
 		return bad(err.Error())
 	}

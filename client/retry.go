@@ -32,7 +32,8 @@ type pacer struct {
 
 // attempt sends one request to whom the pacer says.
 func (c *Client) attempt(ctx context.Context, p *pacer, m wire.Method, req wire.Message,
-	reply func() wire.Message) (wire.Message, error) {
+	reply func() wire.Message,
+) (wire.Message, error) {
 	p.changed = c.o.Router.Changed()
 	pic := c.see()
 	node := p.next
@@ -54,7 +55,8 @@ func (c *Client) attempt(ctx context.Context, p *pacer, m wire.Method, req wire.
 // answer is what reply makes, or a message that belongs to this node itself and
 // must only be read. Kinds as wire.Conn.Call.
 func (c *Client) CallNode(ctx context.Context, node eggs.NodeID, m wire.Method, req wire.Message,
-	reply func() wire.Message) (wire.Message, error) {
+	reply func() wire.Message,
+) (wire.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	if node == c.o.Self && c.o.Local != nil {
@@ -150,7 +152,8 @@ func late(ctx context.Context, sent bool, last error) error {
 
 // ask sends a request that may be repeated until a leader answers it or time is over.
 func (c *Client) ask(ctx context.Context, g eggs.GroupID, m wire.Method, req wire.Message,
-	reply func() wire.Message, refusal func(wire.Message) *wire.Error) (wire.Message, error) {
+	reply func() wire.Message, refusal func(wire.Message) *wire.Error,
+) (wire.Message, error) {
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
 	p := pacer{c: c, group: g}
@@ -215,7 +218,8 @@ func (c *Client) do(ctx context.Context, ch *change) (wire.Message, error) {
 // deliver sends a change under one sequence number until it is answered.
 // again: it was surely not done, and may be sent under another number.
 func (c *Client) deliver(ctx context.Context, p *pacer, ch *change, s *session,
-	sequence, lowest uint64) (msg wire.Message, again bool, err error) {
+	sequence, lowest uint64,
+) (msg wire.Message, again bool, err error) {
 	req := ch.build(s.id, sequence, lowest)
 	sent := false // an attempt may have reached the group
 	for {

@@ -221,8 +221,10 @@ func TestOpenByAddress(t *testing.T) {
 	if time.Since(start) > 2*time.Second {
 		t.Fatal("the refusal was waited for")
 	}
-	_, err = client.Open(bg, client.Config{Addrs: []string{"127.0.0.1:1"}, KeyFile: path,
-		Timeout: 300 * time.Millisecond})
+	_, err = client.Open(bg, client.Config{
+		Addrs: []string{"127.0.0.1:1"}, KeyFile: path,
+		Timeout: 300 * time.Millisecond,
+	})
 	if k := eggs.KindOf(err); k != eggs.Unavailable && k != eggs.Timeout {
 		t.Fatal(err)
 	}

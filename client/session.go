@@ -137,8 +137,10 @@ func (c *Client) openSession(ctx context.Context, g eggs.GroupID) (uint64, error
 		}
 		return msg.(*wire.CdcReply).Session, nil
 	}
-	req := &wire.ShardRequest{Shard: uint32(g),
-		Verbs: []*wire.Verb{{Verb: &wire.Verb_OpenSession{OpenSession: open}}}}
+	req := &wire.ShardRequest{
+		Shard: uint32(g),
+		Verbs: []*wire.Verb{{Verb: &wire.Verb_OpenSession{OpenSession: open}}},
+	}
 	msg, err := c.ask(ctx, g, wire.MethodShard, req, newShardReply, shardRefusal)
 	if err != nil {
 		return 0, err

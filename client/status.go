@@ -24,17 +24,23 @@ const (
 // ListTransient lists a shard's transient files with id > after; due: only
 // those that may be destroyed now.
 func (c *Client) ListTransient(ctx context.Context, shard eggs.ShardID, after eggs.InodeID,
-	limit int, due bool) (files []TransientFile, now eggs.Time, end bool, err error) {
-	ans, err := c.Query(ctx, &wire.ShardQuery{Shard: uint32(shard),
+	limit int, due bool,
+) (files []TransientFile, now eggs.Time, end bool, err error) {
+	ans, err := c.Query(ctx, &wire.ShardQuery{
+		Shard: uint32(shard),
 		Query: &wire.ShardQuery_ListTransient{ListTransient: &wire.ListTransient{
-			After: uint64(after), Limit: uint32(limit), Due: due}}})
+			After: uint64(after), Limit: uint32(limit), Due: due,
+		}},
+	})
 	if err != nil {
 		return nil, 0, false, fail("ListTransient", 0, "", err)
 	}
 	got := ans.GetListTransient()
 	for _, f := range got.GetFiles() {
-		files = append(files, TransientFile{ID: eggs.InodeID(f.Id), Deadline: eggs.Time(f.Deadline),
-			Dir: eggs.InodeID(f.Dir), Name: f.Name, Size: int64(f.Size), Expired: f.Expired})
+		files = append(files, TransientFile{
+			ID: eggs.InodeID(f.Id), Deadline: eggs.Time(f.Deadline),
+			Dir: eggs.InodeID(f.Dir), Name: f.Name, Size: int64(f.Size), Expired: f.Expired,
+		})
 	}
 	return files, eggs.Time(got.GetNow()), got.GetEnd(), nil
 }
@@ -70,7 +76,8 @@ func (c *Client) ClusterStatus(ctx context.Context) (*ClusterStatus, error) {
 				s.Silent = append(s.Silent, eggs.NodeID(n.Id))
 				s.Problems = append(s.Problems, &wire.Problem{
 					What:  fmt.Sprintf("node %s at %s does not answer: %v", eggs.NodeID(n.Id), n.Address, err),
-					Doing: "its groups are led by the others; blocks on its disks are rebuilt when read"})
+					Doing: "its groups are led by the others; blocks on its disks are rebuilt when read",
+				})
 				return
 			}
 			s.Nodes = append(s.Nodes, st)
@@ -101,14 +108,17 @@ func (s *ClusterStatus) judge() {
 				s.Problems = append(s.Problems, &wire.Problem{
 					What: fmt.Sprintf("disk %s (%s) of node %s does not serve: %s",
 						eggs.DiskID(d.Id), d.Path, eggs.NodeID(n.Id), d.Error),
-					Doing: "its blocks are rebuilt when read"})
+					Doing: "its blocks are rebuilt when read",
+				})
 			}
 		}
 	}
 	if n := s.leaderless(); n > 0 {
-		s.Problems = append(s.Problems, &wire.Problem{Unavailable: true,
-			What:  fmt.Sprintf("%d of %d groups have no leader", n, eggs.Groups),
-			Doing: "their replicas elect one as soon as a majority of them is there"})
+		s.Problems = append(s.Problems, &wire.Problem{
+			Unavailable: true,
+			What:        fmt.Sprintf("%d of %d groups have no leader", n, eggs.Groups),
+			Doing:       "their replicas elect one as soon as a majority of them is there",
+		})
 	}
 	s.Health = Healthy
 	for _, p := range s.Problems {

@@ -32,18 +32,22 @@ func resultOf[R any](r *wire.ShardReply, i int) (R, error) {
 
 // Shard sends verbs in this client's session, exactly once.
 func (c *Client) Shard(ctx context.Context, shard eggs.ShardID, verbs ...*wire.Verb) (
-	*wire.ShardReply, error) {
+	*wire.ShardReply, error,
+) {
 	return c.shardIn(ctx, shard, nil, verbs...)
 }
 
 // shardIn sends verbs in the session s; nil means the current one.
 func (c *Client) shardIn(ctx context.Context, shard eggs.ShardID, s *session,
-	verbs ...*wire.Verb) (*wire.ShardReply, error) {
+	verbs ...*wire.Verb,
+) (*wire.ShardReply, error) {
 	msg, err := c.do(ctx, &change{
 		group: shard.Group(), method: wire.MethodShard, in: s,
 		build: func(session, sequence, lowest uint64) wire.Message {
-			return &wire.ShardRequest{Shard: uint32(shard), Session: session,
-				Sequence: sequence, Lowest: lowest, Verbs: verbs}
+			return &wire.ShardRequest{
+				Shard: uint32(shard), Session: session,
+				Sequence: sequence, Lowest: lowest, Verbs: verbs,
+			}
 		},
 		reply: newShardReply, refusal: shardRefusal,
 	})

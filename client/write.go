@@ -75,7 +75,8 @@ const (
 
 // Create starts a file that gets its name at Close.
 func (c *Client) Create(ctx context.Context, dir eggs.InodeID, name string, o CreateOptions) (
-	Writer, error) {
+	Writer, error,
+) {
 	w, err := c.create(ctx, dir, name, o)
 	if err != nil {
 		return nil, fail("Create", dir, name, err)
@@ -84,7 +85,8 @@ func (c *Client) Create(ctx context.Context, dir eggs.InodeID, name string, o Cr
 }
 
 func (c *Client) create(ctx context.Context, dir eggs.InodeID, name string, o CreateOptions) (
-	*writer, error) {
+	*writer, error,
+) {
 	if err := eggs.CheckName(name); err != nil {
 		return nil, err
 	}
@@ -102,8 +104,10 @@ func (c *Client) create(ctx context.Context, dir eggs.InodeID, name string, o Cr
 	}
 	w.limit = w.spanMax
 	now := eggs.TimeOf(time.Now())
-	w.attr = Attr{Mode: o.Mode, UID: o.UID, GID: o.GID, Mtime: now, Atime: now, Ctime: now,
-		Transient: true}
+	w.attr = Attr{
+		Mode: o.Mode, UID: o.UID, GID: o.GID, Mtime: now, Atime: now, Ctime: now,
+		Transient: true,
+	}
 	if o.Mtime != 0 {
 		w.attr.Mtime, w.mtime = o.Mtime, true
 	}
@@ -157,12 +161,15 @@ func (w *writer) renew(ctx context.Context) error {
 // share a session, and among all clients in the shard.
 func (w *writer) reserve(ctx context.Context) error {
 	if !w.c.files.claim(w.dir, w.name) {
-		return &eggs.Error{Op: "client.Reserve", Kind: eggs.Exist,
-			Err: errors.New("it is being made here")}
+		return &eggs.Error{
+			Op: "client.Reserve", Kind: eggs.Exist,
+			Err: errors.New("it is being made here"),
+		}
 	}
 	_, err := w.request(ctx, func() []*wire.Verb {
 		return []*wire.Verb{{Verb: &wire.Verb_Reserve{
-			Reserve: &wire.Reserve{Dir: uint64(w.dir), Name: w.name}}}}
+			Reserve: &wire.Reserve{Dir: uint64(w.dir), Name: w.name},
+		}}}
 	})
 	if err != nil {
 		w.c.files.unclaim(w.dir, w.name)
@@ -464,11 +471,13 @@ func (w *writer) keep() {
 	_, err := w.request(ctx, func() []*wire.Verb {
 		if w.cookie != nil {
 			return []*wire.Verb{{Verb: &wire.Verb_SetAttr{SetAttr: &wire.SetAttr{
-				Id: uint64(w.id), Cookie: w.cookie, Set: setMode, Mode: w.attr.Mode}}}}
+				Id: uint64(w.id), Cookie: w.cookie, Set: setMode, Mode: w.attr.Mode,
+			}}}}
 		}
 		if w.exclusive != "" {
 			return []*wire.Verb{{Verb: &wire.Verb_Reserve{
-				Reserve: &wire.Reserve{Dir: uint64(w.dir), Name: w.exclusive}}}}
+				Reserve: &wire.Reserve{Dir: uint64(w.dir), Name: w.exclusive},
+			}}}
 		}
 		return nil // an empty request keeps the session
 	})

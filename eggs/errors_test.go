@@ -53,8 +53,10 @@ func TestErrorPrints(t *testing.T) {
 		{E("a.B", Invalid, "no good"), "a.B: invalid: no good"},
 		{&Error{Op: "a.B", Inode: Root, Name: "x", Kind: Exist}, `a.B: 2000000000000001 "x": exists already`},
 		{&Error{Op: "a.B", Name: "x", Kind: Locked, Err: Locked}, `a.B: "x": locked by a transaction`},
-		{&Error{Op: "a.B", Kind: BadDisk, Disks: []DiskID{1, 0xff}},
-			"a.B: disk failed: disk 0000000000000001: disk 00000000000000ff"},
+		{
+			&Error{Op: "a.B", Kind: BadDisk, Disks: []DiskID{1, 0xff}},
+			"a.B: disk failed: disk 0000000000000001: disk 00000000000000ff",
+		},
 		{&Error{Op: "a.B", Err: E("c.D", IO, "broken")}, "a.B: c.D: input/output error: broken"},
 		{&Error{Err: io.EOF}, "EOF"},
 	}

@@ -70,8 +70,10 @@ func TestRoutingIsEven(t *testing.T) {
 func TestGoldenNames(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString("# hash name\n")
-	names := []string{"a", "b", "A", "file", "file.txt", ".hidden", "..x", "\u00e4", "a\u0308", "\xff\xfe",
-		strings.Repeat("x", MaxName), "日本語", " ", "new\nline"}
+	names := []string{
+		"a", "b", "A", "file", "file.txt", ".hidden", "..x", "\u00e4", "a\u0308", "\xff\xfe",
+		strings.Repeat("x", MaxName), "日本語", " ", "new\nline",
+	}
 	for i := range 40 {
 		names = append(names, fmt.Sprintf("file-%d", i))
 	}

@@ -215,8 +215,10 @@ func (g *Gossip) Join(ctx context.Context, addrs []string) (int, error) {
 	if joined > 0 || n == 0 {
 		return joined, nil
 	}
-	e := &eggs.Error{Op: "gossip.Join", Kind: eggs.Unavailable,
-		Err: errors.New(strings.Join(texts, "; "))}
+	e := &eggs.Error{
+		Op: "gossip.Join", Kind: eggs.Unavailable,
+		Err: errors.New(strings.Join(texts, "; ")),
+	}
 	if errors.Is(worst, eggs.Permission) {
 		e.Kind = eggs.Permission
 	}

@@ -104,8 +104,10 @@ func start(t testing.TB, key *auth.Key, id eggs.NodeID, cluster eggs.ClusterID) 
 		Self: func() NodeInfo {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			return NodeInfo{HTTP: "127.0.0.1:5000", Domain: fmt.Sprintf("rack %d", id),
-				Roles: 7, Version: "test", Disks: p.disks}
+			return NodeInfo{
+				HTTP: "127.0.0.1:5000", Domain: fmt.Sprintf("rack %d", id),
+				Roles: 7, Version: "test", Disks: p.disks,
+			}
 		},
 	})
 	if err != nil {
@@ -230,8 +232,10 @@ func TestHundredDisksTravel(t *testing.T) {
 	_, ps := three(t)
 	var disks []DiskInfo
 	for i := range 100 {
-		disks = append(disks, DiskInfo{ID: eggs.DiskID(i + 1), Class: 1, Capacity: 20 << 40,
-			Free: 11<<40 + uint64(i), Writable: i%2 == 0, Load: uint32(i)})
+		disks = append(disks, DiskInfo{
+			ID: eggs.DiskID(i + 1), Class: 1, Capacity: 20 << 40,
+			Free: 11<<40 + uint64(i), Writable: i%2 == 0, Load: uint32(i),
+		})
 	}
 	ps[0].setDisks(disks...)
 	ps[0].g.Update()

@@ -1,8 +1,9 @@
 package gossip
 
 import (
-	"eggsfs/eggs"
 	"errors"
+
+	"eggsfs/eggs"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )

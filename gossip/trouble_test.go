@@ -84,9 +84,11 @@ func TestBadConfigs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	good := Config{Node: 1, Cluster: 2, Advertise: "127.0.0.1:1", Keys: [][]byte{make([]byte, 32)}, UDP: udp,
+	good := Config{
+		Node: 1, Cluster: 2, Advertise: "127.0.0.1:1", Keys: [][]byte{make([]byte, 32)}, UDP: udp,
 		Dial: func(context.Context, string) (net.Conn, error) { return nil, errors.New("no") },
-		Self: func() NodeInfo { return NodeInfo{} }}
+		Self: func() NodeInfo { return NodeInfo{} },
+	}
 	for name, change := range map[string]func(*Config){
 		"no node":    func(c *Config) { c.Node = 0 },
 		"no cluster": func(c *Config) { c.Cluster = 0 },
@@ -172,8 +174,10 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		g := &Gossip{cfg: Config{Node: 99, Clock: func() eggs.Time { return 0 }},
-			members: map[eggs.NodeID]*member{r.node: {}}, changed: make(chan struct{}), push: make(chan struct{}, 1)}
+		g := &Gossip{
+			cfg:     Config{Node: 99, Clock: func() eggs.Time { return 0 }},
+			members: map[eggs.NodeID]*member{r.node: {}}, changed: make(chan struct{}), push: make(chan struct{}, 1),
+		}
 		g.heard(&r)
 		r.chunk, r.chunks = 1, 2
 		g.heard(&r)

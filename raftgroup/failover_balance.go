@@ -167,8 +167,10 @@ func (h *Host) Handover(ctx context.Context) error {
 		}
 	}
 	if left > 0 {
-		return &eggs.Error{Op: "raftgroup.Handover", Kind: eggs.Unavailable,
-			Err: errLeft(left)}
+		return &eggs.Error{
+			Op: "raftgroup.Handover", Kind: eggs.Unavailable,
+			Err: errLeft(left),
+		}
 	}
 	return nil
 }

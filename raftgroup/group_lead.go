@@ -171,8 +171,10 @@ func (g *Group) office(ctx context.Context, op string) (*lead, error) {
 		return nil, g.notLeader(op)
 	}
 	if g.cut.Load() {
-		return nil, &eggs.Error{Op: op, Name: "group " + g.id.String(), Kind: eggs.Unavailable,
-			Err: errors.New("no contact to a majority of the group's voters")}
+		return nil, &eggs.Error{
+			Op: op, Name: "group " + g.id.String(), Kind: eggs.Unavailable,
+			Err: errors.New("no contact to a majority of the group's voters"),
+		}
 	}
 	return l, nil
 }

@@ -35,8 +35,10 @@ type landing struct {
 func (g *Group) Propose(ctx context.Context, data []byte) (any, error) {
 	const op = "raftgroup.Propose"
 	if len(data) > MaxEntry {
-		return nil, &eggs.Error{Op: op, Kind: eggs.TooLarge,
-			Err: fmt.Errorf("entry of %d bytes, at most %d", len(data), MaxEntry)}
+		return nil, &eggs.Error{
+			Op: op, Kind: eggs.TooLarge,
+			Err: fmt.Errorf("entry of %d bytes, at most %d", len(data), MaxEntry),
+		}
 	}
 	for {
 		if ctx.Err() != nil {
@@ -45,8 +47,10 @@ func (g *Group) Propose(ctx context.Context, data []byte) (any, error) {
 		// Counted before looking at hold: a transfer first holds and then counts.
 		if g.flying.Add(1) > maxFlying {
 			g.flying.Add(-1)
-			return nil, &eggs.Error{Op: op, Name: "group " + g.id.String(), Kind: eggs.Busy,
-				Err: fmt.Errorf("%d proposals wait", maxFlying)}
+			return nil, &eggs.Error{
+				Op: op, Name: "group " + g.id.String(), Kind: eggs.Busy,
+				Err: fmt.Errorf("%d proposals wait", maxFlying),
+			}
 		}
 		held := g.hold.Load()
 		if held == nil {

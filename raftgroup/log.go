@@ -100,8 +100,10 @@ type Log struct {
 // It fails with Kind NotExist (MustExist, and there is none), InUse, Corrupt (naming the
 // file and the place) or IO.
 func OpenLog(path string, o LogOptions) (*Log, error) {
-	l := &Log{path: path, options: o, log: o.Logger, wake: make(chan struct{}, 1),
-		ended: make(chan struct{})}
+	l := &Log{
+		path: path, options: o, log: o.Logger, wake: make(chan struct{}, 1),
+		ended: make(chan struct{}),
+	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -116,9 +118,11 @@ func OpenLog(path string, o LogOptions) (*Log, error) {
 	}
 	switch _, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist) && o.MustExist:
-		return nil, &eggs.Error{Op: "raftgroup.OpenLog", Name: path, Kind: eggs.NotExist,
+		return nil, &eggs.Error{
+			Op: "raftgroup.OpenLog", Name: path, Kind: eggs.NotExist,
 			Err: errors.New("the Raft log is gone, and with it this node's votes; " +
-				"the folder must not come back under its old identity")}
+				"the folder must not come back under its old identity"),
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		if err := l.create(); err != nil {
 			return nil, err

@@ -160,8 +160,10 @@ func parsePage(id uint64, b []byte) (*boltPage, error) {
 	if len(b) < boltHeader {
 		return nil, fmt.Errorf("%w: page %d has %d bytes", errBolt, id, len(b))
 	}
-	p := &boltPage{id: id, kind: binary.LittleEndian.Uint16(b[8:]),
-		n: int(binary.LittleEndian.Uint16(b[10:])), data: b}
+	p := &boltPage{
+		id: id, kind: binary.LittleEndian.Uint16(b[8:]),
+		n: int(binary.LittleEndian.Uint16(b[10:])), data: b,
+	}
 	found := binary.LittleEndian.Uint64(b)
 	if found != id || p.kind != boltBranch && p.kind != boltLeaf ||
 		boltHeader+p.n*boltElement > len(b) || p.kind == boltBranch && p.n == 0 {
@@ -183,7 +185,8 @@ func (p *boltPage) slice(element int, pos, n uint32) ([]byte, error) {
 
 // walk checks the tree below a page, whose keys must be in [lo, hi), and calls f for its pairs.
 func (w *boltWalk) walk(id uint64, lo, hi []byte, depth int,
-	f func(flags uint32, key, value []byte) error) error {
+	f func(flags uint32, key, value []byte) error,
+) error {
 	p, err := w.read(id)
 	if err != nil {
 		return err

@@ -32,8 +32,10 @@ func smallLog(t *testing.T, path string) ([]*modelGroup, []byte) {
 			truncateModel(t, l, ms, 20_000)
 		}
 	}
-	big := &raft.Log{Index: ms[0].last + 1, Term: 10_000, Data: make([]byte, 10_000),
-		Extensions: nil}
+	big := &raft.Log{
+		Index: ms[0].last + 1, Term: 10_000, Data: make([]byte, 10_000),
+		Extensions: nil,
+	}
 	if big.Index%5 == 0 {
 		big.Extensions = []byte("x")
 	}

@@ -196,15 +196,19 @@ func (g *GroupLog) SetUint64(key []byte, value uint64) error {
 		g.mu.Unlock()
 		return nil
 	}
-	return &eggs.Error{Op: "raftgroup.GroupLog.Set", Name: string(key), Kind: eggs.Unsupported,
-		Err: errStableKey}
+	return &eggs.Error{
+		Op: "raftgroup.GroupLog.Set", Name: string(key), Kind: eggs.Unsupported,
+		Err: errStableKey,
+	}
 }
 
 // Set sets LastVoteCand, and with it LastVoteTerm.
 func (g *GroupLog) Set(key, value []byte) error {
 	if string(key) != keyVoteFor {
-		return &eggs.Error{Op: "raftgroup.GroupLog.Set", Name: string(key), Kind: eggs.Unsupported,
-			Err: errStableKey}
+		return &eggs.Error{
+			Op: "raftgroup.GroupLog.Set", Name: string(key), Kind: eggs.Unsupported,
+			Err: errStableKey,
+		}
 	}
 	g.mu.Lock()
 	term := g.votePending

@@ -75,8 +75,10 @@ func (m *modelGroup) append(t *testing.T, r *rand.Rand, g *GroupLog, from uint64
 	var logs []*raft.Log
 	for i := range uint64(1 + r.IntN(10)) {
 		data := bytes.Repeat([]byte{byte(r.IntN(256))}, r.IntN(40))
-		l := &raft.Log{Index: from + i, Term: uint64(len(data)), Data: data, Type: raft.LogCommand,
-			AppendedAt: time.Now()}
+		l := &raft.Log{
+			Index: from + i, Term: uint64(len(data)), Data: data, Type: raft.LogCommand,
+			AppendedAt: time.Now(),
+		}
 		if l.Index%5 == 0 {
 			l.Extensions = []byte("x")
 		}
@@ -192,7 +194,8 @@ func TestLogAgainstModel(t *testing.T) {
 func TestLogSharesCommits(t *testing.T) {
 	commits := 0
 	l := openTestLog(t, filepath.Join(t.TempDir(), "raft.log"), LogOptions{
-		commit: func(f func() error) error { commits++; return f() }})
+		commit: func(f func() error) error { commits++; return f() },
+	})
 	var wg sync.WaitGroup
 	for i := range eggs.Groups {
 		wg.Go(func() {

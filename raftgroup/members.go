@@ -93,8 +93,10 @@ func (g *Group) Promote(ctx context.Context, node eggs.NodeID) error {
 		return nil
 	}
 	if !slices.Contains(m.learners, node) {
-		return &eggs.Error{Op: op, Name: "group " + g.id.String(), Kind: eggs.Conflict,
-			Err: fmt.Errorf("node %s is no member", node)}
+		return &eggs.Error{
+			Op: op, Name: "group " + g.id.String(), Kind: eggs.Conflict,
+			Err: fmt.Errorf("node %s is no member", node),
+		}
 	}
 	for g.lag(node, l) > promoteLag {
 		if !g.holds(l) {
@@ -184,8 +186,10 @@ func (g *Group) Transfer(ctx context.Context, node eggs.NodeID) error {
 		return nil
 	}
 	if !slices.Contains(g.members().voters, node) {
-		return &eggs.Error{Op: op, Name: "group " + g.id.String(), Kind: eggs.Conflict,
-			Err: fmt.Errorf("node %s is no voter", node)}
+		return &eggs.Error{
+			Op: op, Name: "group " + g.id.String(), Kind: eggs.Conflict,
+			Err: fmt.Errorf("node %s is no voter", node),
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTime)
 	defer cancel()
@@ -229,6 +233,8 @@ func (g *Group) Transfer(ctx context.Context, node eggs.NodeID) error {
 }
 
 func (g *Group) unmoved(op, why string) error {
-	return &eggs.Error{Op: op, Name: "group " + g.id.String(), Kind: eggs.Unavailable,
-		Err: errors.New(why)}
+	return &eggs.Error{
+		Op: op, Name: "group " + g.id.String(), Kind: eggs.Unavailable,
+		Err: errors.New(why),
+	}
 }

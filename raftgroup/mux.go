@@ -183,8 +183,10 @@ func (h *Host) dial(
 	r := bufio.NewReaderSize(conn, 64<<10)
 	welcome, err := h.readGreeting(r, frameWelcome)
 	if err == nil && welcome.from != node {
-		err = &eggs.Error{Kind: eggs.WrongCluster,
-			Err: fmt.Errorf("node %s answers there", welcome.from)}
+		err = &eggs.Error{
+			Kind: eggs.WrongCluster,
+			Err:  fmt.Errorf("node %s answers there", welcome.from),
+		}
 	}
 	if err != nil {
 		_ = conn.Close()

@@ -63,6 +63,7 @@ func appendAppend(b []byte, a *raft.AppendEntriesRequest) []byte {
 
 func parseAppend(b []byte, from *speaker) (*raft.AppendEntriesRequest, error) {
 	r := cursor{b: b}
+	//lint:ignore SA1019 hashicorp/raft itself still reads the field for older peers
 	a := &raft.AppendEntriesRequest{RPCHeader: from.header, Leader: from.header.Addr}
 	a.Term, a.PrevLogEntry, a.PrevLogTerm, a.LeaderCommitIndex = r.u64(), r.u64(), r.u64(), r.u64()
 	n := r.u32()
@@ -134,6 +135,7 @@ func appendVote(b []byte, term, index, logTerm uint64, transfer bool) []byte {
 
 func parseVote(b []byte, from *speaker) (*raft.RequestVoteRequest, error) {
 	r := cursor{b: b}
+	//lint:ignore SA1019 hashicorp/raft itself still reads the field for older peers
 	v := &raft.RequestVoteRequest{RPCHeader: from.header, Candidate: from.header.Addr}
 	v.Term, v.LastLogIndex, v.LastLogTerm = r.u64(), r.u64(), r.u64()
 	v.LeadershipTransfer = r.u8() == 1

@@ -43,8 +43,10 @@ func (h *Host) Serve(conn net.Conn, peer eggs.NodeID) {
 	r := bufio.NewReaderSize(conn, 64<<10)
 	hello, err := h.readGreeting(r, frameHello)
 	if err == nil && peer != 0 && hello.from != peer {
-		err = &eggs.Error{Kind: eggs.WrongCluster,
-			Err: fmt.Errorf("node %s says that it is %s", peer, hello.from)}
+		err = &eggs.Error{
+			Kind: eggs.WrongCluster,
+			Err:  fmt.Errorf("node %s says that it is %s", peer, hello.from),
+		}
 	}
 	welcome := greeting{
 		version: greetingVersion, cluster: h.cfg.Cluster,
@@ -97,7 +99,7 @@ func (h *Host) serveMux(conn net.Conn, r *bufio.Reader, p *peer) {
 		p.session = nil
 	}
 	p.mu.Unlock()
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		h.log.Warn("closing a raft connection", "node", p.id, "err", err)
 	}
 }
@@ -159,6 +161,7 @@ func (s *session) beats(body []byte) error {
 			return fmt.Errorf("%w: heartbeat of group %d", errMalformed, group)
 		}
 		h := &s.peer.speaker.header
+		//lint:ignore SA1019 hashicorp/raft itself still reads the field for older peers
 		cmd := &raft.AppendEntriesRequest{RPCHeader: *h, Leader: h.Addr, Term: term}
 		if err := s.deliver(group, request{id: id, cmd: cmd}); err != nil {
 			return err

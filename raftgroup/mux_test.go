@@ -40,7 +40,8 @@ func TestGarbageClosesTheConnectionAndNothingElse(t *testing.T) {
 	}
 	huge := binary.LittleEndian.AppendUint32(bytes.Clone(greeted), 1<<31)
 	badEntry := appendAppend(nil, &raft.AppendEntriesRequest{Term: 9, Entries: []*raft.Log{
-		{Index: 1, Term: 9, Type: raft.LogConfiguration, Data: []byte("not a configuration")}}})
+		{Index: 1, Term: 9, Type: raft.LogConfiguration, Data: []byte("not a configuration")},
+	}})
 	flipped := frameOf(frameVote, 1, make([]byte, 25))
 	flipped[len(flipped)-1] ^= 1
 	table := map[string][]byte{
@@ -104,12 +105,14 @@ func TestGarbageClosesTheConnectionAndNothingElse(t *testing.T) {
 
 func unknownType() []byte {
 	return appendAppend(nil, &raft.AppendEntriesRequest{Term: 9, Entries: []*raft.Log{
-		{Index: 1, Term: 9, Type: 42}}})
+		{Index: 1, Term: 9, Type: 42},
+	}})
 }
 
 func laterTerm() []byte {
 	return appendAppend(nil, &raft.AppendEntriesRequest{Term: 9, Entries: []*raft.Log{
-		{Index: 1, Term: 10, Type: raft.LogCommand}}})
+		{Index: 1, Term: 10, Type: raft.LogCommand},
+	}})
 }
 
 // A peer is whom TLS says it is, not whom its greeting says.
@@ -182,8 +185,10 @@ func TestFrameBytes(t *testing.T) {
 func FuzzCommand(f *testing.F) {
 	f.Add(frameAppend, unknownType())
 	f.Add(frameVote, make([]byte, 25))
-	f.Add(frameAppend, appendAppend(nil, &raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 4,
-		PrevLogTerm: 2, Entries: []*raft.Log{{Term: 3, Type: raft.LogCommand, Data: []byte("x")}}}))
+	f.Add(frameAppend, appendAppend(nil, &raft.AppendEntriesRequest{
+		Term: 3, PrevLogEntry: 4,
+		PrevLogTerm: 2, Entries: []*raft.Log{{Term: 3, Type: raft.LogCommand, Data: []byte("x")}},
+	}))
 	sp := newSpeaker(3)
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
 		_, _ = parseCommand(&frame{kind: kind, body: body}, &sp)

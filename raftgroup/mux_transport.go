@@ -284,8 +284,10 @@ type pipeline struct {
 func (l *pipeline) AppendEntries(
 	a *raft.AppendEntriesRequest, x *raft.AppendEntriesResponse,
 ) (raft.AppendFuture, error) {
-	f := &piped{start: time.Now(), args: a, resp: x,
-		done: make(chan struct{}), closed: l.t.group.done}
+	f := &piped{
+		start: time.Now(), args: a, resp: x,
+		done: make(chan struct{}), closed: l.t.group.done,
+	}
 	if err := l.reserve(f); err != nil {
 		return nil, err
 	}

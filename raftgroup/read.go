@@ -39,8 +39,10 @@ func (g *Group) Read(ctx context.Context) (View, error) {
 			return nil, g.notLeader(op)
 		}
 		if a.err != nil && g.holds(l) {
-			return nil, &eggs.Error{Op: op, Name: "group " + g.id.String(),
-				Kind: eggs.Unavailable, Err: a.err}
+			return nil, &eggs.Error{
+				Op: op, Name: "group " + g.id.String(),
+				Kind: eggs.Unavailable, Err: a.err,
+			}
 		}
 	}
 	if !g.holds(l) {

@@ -65,9 +65,12 @@ func (g *GroupState) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) 
 // Create begins a snapshot: raft.SnapshotStore. raft calls it before Persist, which writes
 // nothing, and before it writes what a leader sends.
 func (g *GroupState) Create(_ raft.SnapshotVersion, index, term uint64, conf raft.Configuration,
-	confIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
-	return &snapshotSink{g: g, meta: stateMeta{index: index, term: term, confIndex: confIndex,
-		conf: raft.EncodeConfiguration(conf)}}, nil
+	confIndex uint64, _ raft.Transport,
+) (raft.SnapshotSink, error) {
+	return &snapshotSink{g: g, meta: stateMeta{
+		index: index, term: term, confIndex: confIndex,
+		conf: raft.EncodeConfiguration(conf),
+	}}, nil
 }
 
 // Snapshot is raft.FSM. The store is the snapshot, once it is flushed.

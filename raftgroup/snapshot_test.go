@@ -225,7 +225,8 @@ func TestSnapshotCrashAtEachArrow(t *testing.T) {
 	s.step = func(_ eggs.GroupID, arrow string) {
 		for _, percent := range []int{0, 50, 100} {
 			crashes = append(crashes, crash{arrow, mem.CrashClone(vfs.CrashCloneCfg{
-				UnsyncedDataPercent: percent, RNG: rand.New(rnd)})})
+				UnsyncedDataPercent: percent, RNG: rand.New(rnd),
+			})})
 		}
 		if arrow == "loading" || arrow == "loaded" {
 			s.db.Flush()

@@ -131,8 +131,10 @@ func (s *State) readMetaFrom(src stateSource, id eggs.GroupID) (*stateMeta, erro
 	}
 	m, err := decodeMeta(b)
 	if err != nil {
-		return nil, &eggs.Error{Op: "raftgroup.State.Group", Name: s.dir, Kind: eggs.Corrupt,
-			Err: fmt.Errorf("group %v: %w", id, err)}
+		return nil, &eggs.Error{
+			Op: "raftgroup.State.Group", Name: s.dir, Kind: eggs.Corrupt,
+			Err: fmt.Errorf("group %v: %w", id, err),
+		}
 	}
 	return m, nil
 }

@@ -1,13 +1,12 @@
 package raftgroup
 
 import (
+	"encoding/binary"
 	"hash"
 	"hash/crc32"
 	"io"
 	"sync"
 	"sync/atomic"
-
-	"encoding/binary"
 
 	"github.com/cockroachdb/pebble/v2"
 

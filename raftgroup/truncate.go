@@ -88,9 +88,11 @@ func (g *GroupState) Attach(l *GroupLog) error {
 	}
 	m := g.meta.Load()
 	if first > m.index+1 {
-		return &eggs.Error{Op: "raftgroup.GroupState.Attach", Name: g.s.dir, Kind: eggs.Corrupt,
+		return &eggs.Error{
+			Op: "raftgroup.GroupState.Attach", Name: g.s.dir, Kind: eggs.Corrupt,
 			Err: fmt.Errorf("group %v: the state ends at index %d and the log begins at %d", g.id,
-				m.index, first)}
+				m.index, first),
+		}
 	}
 	g.log = l
 	return l.Settle(m.index, m.term)

@@ -479,7 +479,10 @@ func (w *world) garbage() {
 	id := rapid.Uint64().Draw(w.t, "id")
 	name := rapid.SampledFrom([]string{"", ".", "a/b", "a\x00"}).Draw(w.t, "bad name")
 	verbs := []*wire.Verb{
-		nil, {}, {Verb: &wire.Verb_LinkFile{}}, {Verb: &wire.Verb_InitiateSpan{}},
+		nil,
+		{},
+		{Verb: &wire.Verb_LinkFile{}},
+		{Verb: &wire.Verb_InitiateSpan{}},
 		linkVerb(id, nil, id, name, false), inlineVerb(id, nil, id, name),
 		{Verb: &wire.Verb_Unlink{Unlink: &wire.Unlink{Dir: id, Name: name}}},
 		{Verb: &wire.Verb_Rename{Rename: &wire.Rename{Dir: uint64(eggs.Root), From: name, To: "a"}}},

@@ -23,8 +23,10 @@ func TestSmallFile(t *testing.T) {
 		t.Fatalf("%d entries", got)
 	}
 	id := r.Results[0].GetConstructed().Id
-	q, err := b.s.Query(context.Background(), &wire.ShardQuery{Shard: uint32(b.shard),
-		Query: &wire.ShardQuery_GetSpans{GetSpans: &wire.GetSpans{File: id}}})
+	q, err := b.s.Query(context.Background(), &wire.ShardQuery{
+		Shard: uint32(b.shard),
+		Query: &wire.ShardQuery_GetSpans{GetSpans: &wire.GetSpans{File: id}},
+	})
 	if err != nil || q.Error != nil || string(q.GetGetSpans().Spans[0].Inline) != "hello" {
 		t.Fatal(err, q)
 	}
@@ -39,8 +41,10 @@ func TestNotLeader(t *testing.T) {
 	if !errors.Is(err, eggs.NotLeader) {
 		t.Fatal(err)
 	}
-	_, err = b.s.Query(context.Background(), &wire.ShardQuery{Shard: uint32(b.shard),
-		Query: &wire.ShardQuery_ShardStat{ShardStat: &wire.ShardStat{}}})
+	_, err = b.s.Query(context.Background(), &wire.ShardQuery{
+		Shard: uint32(b.shard),
+		Query: &wire.ShardQuery_ShardStat{ShardStat: &wire.ShardStat{}},
+	})
 	if !errors.Is(err, eggs.NotLeader) {
 		t.Fatal(err)
 	}
@@ -148,8 +152,10 @@ func TestGenesis(t *testing.T) {
 		if g.mem.Index() != 1 {
 			t.Fatalf("%d entries", g.mem.Index())
 		}
-		a, err := s.Query(context.Background(), &wire.ShardQuery{Shard: uint32(shard),
-			Query: &wire.ShardQuery_ShardStat{ShardStat: &wire.ShardStat{}}})
+		a, err := s.Query(context.Background(), &wire.ShardQuery{
+			Shard: uint32(shard),
+			Query: &wire.ShardQuery_ShardStat{ShardStat: &wire.ShardStat{}},
+		})
 		want := uint64(0)
 		if shard == eggs.Root.Shard() {
 			want = 1
@@ -191,10 +197,12 @@ func TestPages(t *testing.T) {
 	for _, limit := range []uint32{1, 7, 0} {
 		seen, after := map[string]bool{}, uint64(0)
 		for end := false; !end; {
-			a, err := b.s.Query(context.Background(), &wire.ShardQuery{Shard: uint32(b.shard),
+			a, err := b.s.Query(context.Background(), &wire.ShardQuery{
+				Shard: uint32(b.shard),
 				Query: &wire.ShardQuery_ReadDir{ReadDir: &wire.ReadDir{
 					Dir: uint64(eggs.Root), After: after, Limit: limit, Attrs: true,
-				}}})
+				}},
+			})
 			if err != nil || a.Error != nil || a.SizeVT() > 3<<20 {
 				t.Fatal(err, a.Error, a.SizeVT())
 			}
@@ -211,10 +219,12 @@ func TestPages(t *testing.T) {
 		}
 		edges, after := 0, uint64(0)
 		for end := false; !end; {
-			a, err := b.s.Query(context.Background(), &wire.ShardQuery{Shard: uint32(b.shard),
+			a, err := b.s.Query(context.Background(), &wire.ShardQuery{
+				Shard: uint32(b.shard),
 				Query: &wire.ShardQuery_ListSnapshots{ListSnapshots: &wire.ListSnapshots{
 					Dir: uint64(eggs.Root), After: after, Limit: limit,
-				}}})
+				}},
+			})
 			if err != nil || a.Error != nil {
 				t.Fatal(err, a)
 			}

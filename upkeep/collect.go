@@ -73,8 +73,10 @@ func NewCollector(cfg Config) *Collector {
 	if cfg.Event == nil {
 		cfg.Event = func(string, string) {}
 	}
-	g := &Collector{c: cfg.Client, cfg: cfg, log: cfg.Logger,
-		limit: rate.NewLimiter(rate.Inf, 0), left: make(map[eggs.InodeID]leave)}
+	g := &Collector{
+		c: cfg.Client, cfg: cfg, log: cfg.Logger,
+		limit: rate.NewLimiter(rate.Inf, 0), left: make(map[eggs.InodeID]leave),
+	}
 	if cfg.Rate > 0 {
 		g.limit = rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Rate)
 	}
@@ -177,9 +179,12 @@ func (g *Collector) round(ctx context.Context, takes func(eggs.ShardID) bool) Re
 func (g *Collector) directories(ctx context.Context, shard eggs.ShardID, t *tally) error {
 	var now eggs.Time
 	for after := uint64(0); ; {
-		ans, err := g.c.Query(ctx, &wire.ShardQuery{Shard: uint32(shard),
+		ans, err := g.c.Query(ctx, &wire.ShardQuery{
+			Shard: uint32(shard),
 			Query: &wire.ShardQuery_ListDirs{ListDirs: &wire.ListDirs{
-				After: after, Limit: page, Due: true}}})
+				After: after, Limit: page, Due: true,
+			}},
+		})
 		if err != nil {
 			return err
 		}

@@ -20,9 +20,12 @@ const (
 // transients destroys the files of a shard that are past their deadline.
 func (g *Collector) transients(ctx context.Context, shard eggs.ShardID, t *tally) error {
 	for after := uint64(0); ; {
-		ans, err := g.c.Query(ctx, &wire.ShardQuery{Shard: uint32(shard),
+		ans, err := g.c.Query(ctx, &wire.ShardQuery{
+			Shard: uint32(shard),
 			Query: &wire.ShardQuery_ListTransient{ListTransient: &wire.ListTransient{
-				After: after, Limit: page, Due: true, DueBefore: int64(g.cfg.Clock())}}})
+				After: after, Limit: page, Due: true, DueBefore: int64(g.cfg.Clock()),
+			}},
+		})
 		if err != nil {
 			return err
 		}
@@ -52,7 +55,8 @@ func (g *Collector) transients(ctx context.Context, shard eggs.ShardID, t *tally
 // smallFiles tries to remove files whose bytes live in the shard, many with
 // one request, and returns those that it could not.
 func (g *Collector) smallFiles(ctx context.Context, shard eggs.ShardID, ids []eggs.InodeID,
-	t *tally) (others []eggs.InodeID) {
+	t *tally,
+) (others []eggs.InodeID) {
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), smallBatch)]
 		ids = ids[len(part):]
@@ -173,8 +177,10 @@ func (g *Collector) erase(ctx context.Context, certs []*wire.Certificate) ([]*wi
 	if ctx.Err() != nil {
 		return nil, &eggs.Error{Op: "upkeep.Erase", Kind: eggs.Canceled, Err: ctx.Err()}
 	}
-	return nil, &eggs.Error{Op: "upkeep.Erase", Kind: eggs.BadDisk, Disks: bad,
-		Err: fmt.Errorf("blocks could not be erased: %w", errors.New(eggs.KindOf(cause).String()))}
+	return nil, &eggs.Error{
+		Op: "upkeep.Erase", Kind: eggs.BadDisk, Disks: bad,
+		Err: fmt.Errorf("blocks could not be erased: %w", errors.New(eggs.KindOf(cause).String())),
+	}
 }
 
 // CollectTransient destroys one file that has no name and is past its

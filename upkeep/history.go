@@ -39,9 +39,12 @@ func (h *history) collect(ctx context.Context) error {
 	}
 	h.policy = p.Snapshot
 	for after := uint64(0); ; {
-		ans, err := h.g.c.Query(ctx, &wire.ShardQuery{Shard: uint32(h.dir.Shard()),
+		ans, err := h.g.c.Query(ctx, &wire.ShardQuery{
+			Shard: uint32(h.dir.Shard()),
 			Query: &wire.ShardQuery_ListSnapshots{ListSnapshots: &wire.ListSnapshots{
-				Dir: uint64(h.dir), After: after, Limit: page}}})
+				Dir: uint64(h.dir), After: after, Limit: page,
+			}},
+		})
 		if err != nil {
 			return err
 		}
@@ -76,7 +79,8 @@ func (h *history) later() {
 // remove forgets the directory.
 func (h *history) remove(ctx context.Context) error {
 	_, err := h.g.change(ctx, h.dir.Shard(), &wire.Verb{Verb: &wire.Verb_RemoveDirectory{
-		RemoveDirectory: &wire.RemoveDirectory{Dir: uint64(h.dir)}}})
+		RemoveDirectory: &wire.RemoveDirectory{Dir: uint64(h.dir)},
+	}})
 	if err != nil {
 		return err
 	}
@@ -170,8 +174,11 @@ func (h *history) drop(ctx context.Context, e *wire.SnapshotEdge) (gone bool, er
 		return h.hardUnlink(ctx, e)
 	}
 	h.verbs = append(h.verbs, &wire.Verb{Verb: &wire.Verb_RemoveSnapshotEdge{
-		RemoveSnapshotEdge: &wire.RemoveSnapshotEdge{Dir: uint64(h.dir), Name: e.Name, Time: e.Time,
-			Target: e.Target, Owned: e.Owned}}})
+		RemoveSnapshotEdge: &wire.RemoveSnapshotEdge{
+			Dir: uint64(h.dir), Name: e.Name, Time: e.Time,
+			Target: e.Target, Owned: e.Owned,
+		},
+	}})
 	if e.Owned {
 		h.freed = append(h.freed, target)
 	}
@@ -244,8 +251,11 @@ func (h *history) hardUnlink(ctx context.Context, e *wire.SnapshotEdge) (gone bo
 		return false, err
 	}
 	_, err = h.g.c.CDC(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_HardUnlink{
-		HardUnlink: &wire.HardUnlink{Dir: uint64(h.dir), Name: e.Name, Time: e.Time,
-			Target: e.Target}}})
+		HardUnlink: &wire.HardUnlink{
+			Dir: uint64(h.dir), Name: e.Name, Time: e.Time,
+			Target: e.Target,
+		},
+	}})
 	if settled(err) {
 		return false, nil // it is looked at anew in the next round
 	}
@@ -258,7 +268,8 @@ func (h *history) hardUnlink(ctx context.Context, e *wire.SnapshotEdge) (gone bo
 
 // change sends verbs to a shard, at the collector's rate.
 func (g *Collector) change(ctx context.Context, shard eggs.ShardID, verbs ...*wire.Verb) (
-	*wire.ShardReply, error) {
+	*wire.ShardReply, error,
+) {
 	if err := g.limit.Wait(ctx); err != nil {
 		return nil, &eggs.Error{Op: "upkeep.Change", Kind: eggs.Canceled, Err: err}
 	}

@@ -25,7 +25,8 @@ func policy(keep time.Duration, versions uint32) *wire.Policies {
 	return &wire.Policies{
 		Snapshot: &wire.SnapshotPolicy{KeepForNs: int64(keep), KeepVersions: versions},
 		Span: &wire.SpanPolicy{Classes: []*wire.SpanClass{
-			{MaxSize: 10_000, D: 1, P: 2}, {MaxSize: 64 << 10, D: 4, P: 2}}},
+			{MaxSize: 10_000, D: 1, P: 2}, {MaxSize: 64 << 10, D: 4, P: 2},
+		}},
 		Stripe: &wire.StripePolicy{CellSize: 8 << 10},
 		Inline: &wire.InlinePolicy{MaxSize: 100},
 	}
@@ -71,8 +72,10 @@ func holds(t testing.TB, c client.Operator) *wire.ShardStatAnswer {
 	t.Helper()
 	sum := &wire.ShardStatAnswer{}
 	for s := range uint32(eggs.Shards) {
-		ans, err := c.Query(bg, &wire.ShardQuery{Shard: s,
-			Query: &wire.ShardQuery_ShardStat{ShardStat: &wire.ShardStat{}}})
+		ans, err := c.Query(bg, &wire.ShardQuery{
+			Shard: s,
+			Query: &wire.ShardQuery_ShardStat{ShardStat: &wire.ShardStat{}},
+		})
 		must(t, err)
 		st := ans.GetShardStat()
 		sum.Directories += st.Directories
@@ -90,8 +93,10 @@ func holds(t testing.TB, c client.Operator) *wire.ShardStatAnswer {
 func check(t testing.TB, c client.Operator) {
 	t.Helper()
 	for s := range uint32(eggs.Shards) {
-		ans, err := c.Query(bg, &wire.ShardQuery{Shard: s,
-			Query: &wire.ShardQuery_CheckShard{CheckShard: &wire.CheckShard{}}})
+		ans, err := c.Query(bg, &wire.ShardQuery{
+			Shard: s,
+			Query: &wire.ShardQuery_CheckShard{CheckShard: &wire.CheckShard{}},
+		})
 		must(t, err)
 		for _, f := range ans.GetCheckShard().GetFaults() {
 			t.Errorf("shard %d: invariant %d: %s", s, f.Invariant, f.Text)
@@ -193,8 +198,10 @@ func TestNothingLeft(t *testing.T) {
 	wipe(t, c, eggs.Root)
 	time.Sleep(50 * time.Millisecond) // the scrap of what was given up goes its own way
 	w.Advance(3 * time.Hour)
-	g = upkeep.NewCollector(upkeep.Config{Client: c,
-		Clock: func() eggs.Time { return eggs.TimeOf(time.Now().Add(3 * time.Hour)) }})
+	g = upkeep.NewCollector(upkeep.Config{
+		Client: c,
+		Clock:  func() eggs.Time { return eggs.TimeOf(time.Now().Add(3 * time.Hour)) },
+	})
 	r, err = g.CollectAll(bg)
 	must(t, err)
 	t.Log(r)
@@ -205,9 +212,12 @@ func TestNothingLeft(t *testing.T) {
 // versions counts the past versions of a directory.
 func versions(t testing.TB, c client.Operator, dir eggs.InodeID) (past, markers int) {
 	t.Helper()
-	ans, err := c.Query(bg, &wire.ShardQuery{Shard: uint32(dir.Shard()),
+	ans, err := c.Query(bg, &wire.ShardQuery{
+		Shard: uint32(dir.Shard()),
 		Query: &wire.ShardQuery_ListSnapshots{ListSnapshots: &wire.ListSnapshots{
-			Dir: uint64(dir), Limit: 1000}}})
+			Dir: uint64(dir), Limit: 1000,
+		}},
+	})
 	must(t, err)
 	for _, e := range ans.GetListSnapshots().GetEdges() {
 		switch {
@@ -322,8 +332,10 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(bg)
 	done := make(chan struct{}, 2)
 	for half := range 2 {
-		g := upkeep.NewCollector(upkeep.Config{Client: w.Client(), Interval: 20 * time.Millisecond,
-			Leads: func(s eggs.ShardID) bool { return int(s)%2 == half }})
+		g := upkeep.NewCollector(upkeep.Config{
+			Client: w.Client(), Interval: 20 * time.Millisecond,
+			Leads: func(s eggs.ShardID) bool { return int(s)%2 == half },
+		})
 		go func() {
 			g.Run(ctx)
 			done <- struct{}{}

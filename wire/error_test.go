@@ -41,18 +41,26 @@ func TestErrorsSurviveTheWire(t *testing.T) {
 		kind  eggs.Kind
 		print string // "" = as it was
 	}{
-		{"a whole error", &eggs.Error{Op: "a.B", Inode: eggs.Root, Name: "n", Kind: eggs.Exist,
-			Err: errors.New("text"), Node: 7, Disks: []eggs.DiskID{1, 2}}, eggs.Exist, ""},
+		{"a whole error", &eggs.Error{
+			Op: "a.B", Inode: eggs.Root, Name: "n", Kind: eggs.Exist,
+			Err: errors.New("text"), Node: 7, Disks: []eggs.DiskID{1, 2},
+		}, eggs.Exist, ""},
 		{"a kind alone", eggs.NotExist, eggs.NotExist, ""},
 		{"a kind as the cause", &eggs.Error{Op: "a.B", Err: eggs.Locked}, eggs.Locked, ""},
-		{"an error around an error of some kind", &eggs.Error{Op: "client.Read", Inode: 5, Err: inner},
-			eggs.Corrupt, "client.Read: disk.Read: 0000000000000005 \"00\": corrupt: page 3"},
+		{
+			"an error around an error of some kind", &eggs.Error{Op: "client.Read", Inode: 5, Err: inner},
+			eggs.Corrupt, "client.Read: disk.Read: 0000000000000005 \"00\": corrupt: page 3",
+		},
 		{"a kind of its own above another", &eggs.Error{Op: "a.B", Kind: eggs.IO, Err: inner}, eggs.IO, ""},
 		{"a foreign error", io.ErrUnexpectedEOF, eggs.Other, ""},
-		{"a foreign error around a kind", fmt.Errorf("while here: %w", inner), eggs.Corrupt,
-			"corrupt: while here: disk.Read: \"00\": corrupt: page 3"},
-		{"a context's end", fmt.Errorf("x: %w", context.DeadlineExceeded), eggs.Indeterminate,
-			"outcome unknown: x: context deadline exceeded"},
+		{
+			"a foreign error around a kind", fmt.Errorf("while here: %w", inner), eggs.Corrupt,
+			"corrupt: while here: disk.Read: \"00\": corrupt: page 3",
+		},
+		{
+			"a context's end", fmt.Errorf("x: %w", context.DeadlineExceeded), eggs.Indeterminate,
+			"outcome unknown: x: context deadline exceeded",
+		},
 		{"an error without words", &eggs.Error{}, eggs.Other, ""},
 	}
 	for _, row := range rows {

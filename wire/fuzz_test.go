@@ -127,9 +127,11 @@ func FuzzBlockFrame(f *testing.F) {
 
 // FuzzMessages: whatever decodes must encode, and mean the same.
 func FuzzMessages(f *testing.F) {
-	roots := []Message{&ShardRequest{}, &ShardReply{}, &ShardQuery{}, &ShardAnswer{}, &ShardEntry{},
+	roots := []Message{
+		&ShardRequest{}, &ShardReply{}, &ShardQuery{}, &ShardAnswer{}, &ShardEntry{},
 		&CdcRequest{}, &CdcReply{}, &CdcQuery{}, &CdcAnswer{}, &CdcEntry{},
-		&BlockRequest{}, &BlockReply{}, &Hello{}, &Routes{}, &NodeStatus{}, &Error{}}
+		&BlockRequest{}, &BlockReply{}, &Hello{}, &Routes{}, &NodeStatus{}, &Error{},
+	}
 	for i, m := range roots {
 		p := m.(proto.Message).ProtoReflect().New()
 		fill(p, "", 0)

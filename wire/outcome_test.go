@@ -152,7 +152,8 @@ func TestBackPressure(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	req := &ShardRequest{Verbs: []*Verb{{Verb: &Verb_AddInline{
-		AddInline: &AddInline{Data: make([]byte, 300<<10)}}}}}
+		AddInline: &AddInline{Data: make([]byte, 300<<10)},
+	}}}}
 	errs := make(chan error, 16)
 	for range cap(errs) {
 		go func() { errs <- c.Call(ctx, MethodShard, req, &ShardReply{}) }()
@@ -286,7 +287,8 @@ func TestBusyBeyondTheLimits(t *testing.T) {
 	c := r.dial()
 	done := make(chan error, 2)
 	req := &ShardRequest{Verbs: []*Verb{{Verb: &Verb_AddInline{
-		AddInline: &AddInline{Data: make([]byte, 600<<10)}}}}}
+		AddInline: &AddInline{Data: make([]byte, 600<<10)},
+	}}}}
 	go func() { done <- c.Call(context.Background(), MethodShard, req, &ShardReply{}) }()
 	for running.Load() < 1 {
 		time.Sleep(time.Millisecond)

@@ -95,7 +95,8 @@ func TestCallIsAnswered(t *testing.T) {
 func benchShard(b *testing.B, callers int) {
 	r := newRig(b, ServerConfig{})
 	reply := &ShardReply{Time: 1, Results: []*Result{{Result: &Result_Linked{
-		Linked: &Linked{Time: 5, Replaced: 7}}}}}
+		Linked: &Linked{Time: 5, Replaced: 7},
+	}}}}
 	r.s.Handle(MethodShard, func(_ context.Context, body []byte, _ *Hello) (Message, error) {
 		q := &ShardRequest{}
 		if err := q.UnmarshalVT(body); err != nil {
@@ -105,7 +106,8 @@ func benchShard(b *testing.B, callers int) {
 	})
 	c := r.dial()
 	req := &ShardRequest{Shard: 3, Session: 4, Sequence: 5, Verbs: []*Verb{{Verb: &Verb_LinkFile{
-		LinkFile: &LinkFile{File: 9, Cookie: make([]byte, 16), Dir: 8, Name: string(make([]byte, 80))}}}}}
+		LinkFile: &LinkFile{File: 9, Cookie: make([]byte, 16), Dir: 8, Name: string(make([]byte, 80))},
+	}}}}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	b.ReportAllocs()

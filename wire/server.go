@@ -303,15 +303,19 @@ func (sc *serverConn) request(r *frameReader, h header) error {
 }
 
 func stopping(m Method) error {
-	return &eggs.Error{Op: "wire.Serve", Name: m.String(), Kind: eggs.Unavailable,
-		Err: fmt.Errorf("this node is stopping")}
+	return &eggs.Error{
+		Op: "wire.Serve", Name: m.String(), Kind: eggs.Unavailable,
+		Err: fmt.Errorf("this node is stopping"),
+	}
 }
 
 // refusal says why a request does not come to a handler, or nil.
 func (sc *serverConn) refusal(h header, known bool) error {
 	busy := func(text string) error {
-		return &eggs.Error{Op: "wire.Serve", Name: h.method.String(), Kind: eggs.Busy,
-			Err: fmt.Errorf("%s", text)}
+		return &eggs.Error{
+			Op: "wire.Serve", Name: h.method.String(), Kind: eggs.Busy,
+			Err: fmt.Errorf("%s", text),
+		}
 	}
 	if !known {
 		return eggs.E("wire.Serve", eggs.Unsupported, h.method.String()+" is unknown here")

@@ -100,14 +100,22 @@ func TestStreamEndsEarly(t *testing.T) {
 		on   func(r *rig, c *Conn) error
 		want func(error) bool
 	}{
-		{"the taker has enough", func(*rig, *Conn) error { return enough },
-			func(err error) bool { return err == enough }},
-		{"the context is over", func(*rig, *Conn) error { cancel(); return nil },
-			func(err error) bool { return errors.Is(err, eggs.Indeterminate) }},
-		{"the connection is closed", func(_ *rig, c *Conn) error { c.Close(); return nil },
-			func(err error) bool { return errors.Is(err, eggs.Indeterminate) }},
-		{"the server closes", func(r *rig, _ *Conn) error { go r.s.Close(); return nil },
-			func(err error) bool { return err != nil }},
+		{
+			"the taker has enough", func(*rig, *Conn) error { return enough },
+			func(err error) bool { return err == enough },
+		},
+		{
+			"the context is over", func(*rig, *Conn) error { cancel(); return nil },
+			func(err error) bool { return errors.Is(err, eggs.Indeterminate) },
+		},
+		{
+			"the connection is closed", func(_ *rig, c *Conn) error { c.Close(); return nil },
+			func(err error) bool { return errors.Is(err, eggs.Indeterminate) },
+		},
+		{
+			"the server closes", func(r *rig, _ *Conn) error { go r.s.Close(); return nil },
+			func(err error) bool { return err != nil },
+		},
 	}
 	for _, row := range rows {
 		r := newRig(t, ServerConfig{})

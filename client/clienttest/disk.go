@@ -166,8 +166,10 @@ func (n *Node) request(conn net.Conn, r *bufio.Reader) error {
 		refuse(conn, err)
 		return err
 	}
-	c := auth.BlockCert{Disk: d.ID, Block: eggs.BlockID(cert.Block), Size: cert.Size,
-		CRC: cert.Crc, Mark: cert.Mark}
+	c := auth.BlockCert{
+		Disk: d.ID, Block: eggs.BlockID(cert.Block), Size: cert.Size,
+		CRC: cert.Crc, Mark: cert.Mark,
+	}
 	switch op := req.Op.(type) {
 	case *wire.BlockRequest_Put:
 		return d.put(conn, r, c, cert.Mac)
@@ -198,8 +200,10 @@ func (d *Disk) put(conn net.Conn, r io.Reader, c auth.BlockCert, mac []byte) err
 		refuse(conn, denied())
 		return denied()
 	}
-	b := &block{data: make([]byte, c.Size), crc: c.CRC, written: time.Now(),
-		pages: make([]byte, 4*((c.Size+eggs.PageSize-1)/eggs.PageSize))}
+	b := &block{
+		data: make([]byte, c.Size), crc: c.CRC, written: time.Now(),
+		pages: make([]byte, 4*((c.Size+eggs.PageSize-1)/eggs.PageSize)),
+	}
 	if _, err := io.ReadFull(r, b.pages); err != nil {
 		return err
 	}
@@ -219,7 +223,8 @@ func (d *Disk) put(conn net.Conn, r io.Reader, c auth.BlockCert, mac []byte) err
 	d.puts++
 	d.mu.Unlock()
 	return wire.WriteBlockFrame(conn, &wire.BlockReply{Proof: &wire.Proof{
-		Disk: uint64(d.ID), Block: uint64(c.Block), Mac: keys.WriteProof(c)}})
+		Disk: uint64(d.ID), Block: uint64(c.Block), Mac: keys.WriteProof(c),
+	}})
 }
 
 func (d *Disk) get(conn net.Conn, c auth.BlockCert, mac []byte, offset, length uint32) error {
@@ -256,7 +261,8 @@ func (d *Disk) erase(conn net.Conn, c auth.BlockCert, mac []byte) error {
 	d.gone[c.Block] = true
 	d.mu.Unlock()
 	return wire.WriteBlockFrame(conn, &wire.BlockReply{Proof: &wire.Proof{
-		Disk: uint64(d.ID), Block: uint64(c.Block), Mac: keys.EraseProof(c)}})
+		Disk: uint64(d.ID), Block: uint64(c.Block), Mac: keys.EraseProof(c),
+	}})
 }
 
 func (d *Disk) check(conn net.Conn, c auth.BlockCert, mac []byte) error {
@@ -283,8 +289,10 @@ func (d *Disk) list(conn net.Conn, l *wire.ListBlocks) error {
 	reply := &wire.BlockReply{End: true}
 	for id, b := range d.blocks {
 		if uint64(id) > l.After {
-			reply.Blocks = append(reply.Blocks, &wire.BlockInfo{Id: uint64(id),
-				Size: uint32(len(b.data)), Written: b.written.UnixNano()})
+			reply.Blocks = append(reply.Blocks, &wire.BlockInfo{
+				Id:   uint64(id),
+				Size: uint32(len(b.data)), Written: b.written.UnixNano(),
+			})
 		}
 	}
 	d.mu.Unlock()

@@ -31,7 +31,8 @@ func (g *group) Propose(ctx context.Context, data []byte) (any, error) {
 	}
 	g.index++
 	return g.state.ApplyBatch([]*raft.Log{
-		{Index: g.index, Term: 1, Type: raft.LogCommand, Data: data}})[0], nil
+		{Index: g.index, Term: 1, Type: raft.LogCommand, Data: data},
+	})[0], nil
 }
 
 // Read returns the state as of now.

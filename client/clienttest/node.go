@@ -163,7 +163,8 @@ func (n *Node) handlers(s *wire.Server) {
 		return n.status(), nil
 	})
 	s.HandleStream(wire.MethodWatchRoutes, func(ctx context.Context, _ []byte, _ *wire.Hello,
-		send func(wire.Message) error) error {
+		send func(wire.Message) error,
+	) error {
 		for {
 			changed, r := n.w.Changed(), n.w.Routes()
 			if err := send(r); err != nil {
@@ -182,7 +183,8 @@ func (n *Node) handlers(s *wire.Server) {
 
 // handle answers a method, with the faults that were asked for.
 func (n *Node) handle(s *wire.Server, m wire.Method,
-	h func(ctx context.Context, body []byte) (wire.Message, error)) {
+	h func(ctx context.Context, body []byte) (wire.Message, error),
+) {
 	s.Handle(m, func(ctx context.Context, body []byte, _ *wire.Hello) (wire.Message, error) {
 		f := n.w.take(m)
 		if f != nil && f.before != nil {
@@ -198,8 +200,10 @@ func (n *Node) handle(s *wire.Server, m wire.Method,
 		case f.hang:
 			<-ctx.Done()
 		}
-		return nil, &eggs.Error{Op: "clienttest.Lose", Kind: eggs.Indeterminate,
-			Err: errors.New("the answer was lost")}
+		return nil, &eggs.Error{
+			Op: "clienttest.Lose", Kind: eggs.Indeterminate,
+			Err: errors.New("the answer was lost"),
+		}
 	})
 }
 
@@ -222,8 +226,10 @@ func (n *Node) status() *wire.NodeStatus {
 	s := &wire.NodeStatus{Id: uint64(n.ID), Address: n.Addr, Ready: true, Cluster: uint64(n.w.Cluster)}
 	for g := range eggs.Groups {
 		if n.w.Leader(eggs.GroupID(g)) == n.index {
-			s.Groups = append(s.Groups, &wire.GroupStatus{Group: uint32(g), State: "leader",
-				Leader: uint64(n.ID)})
+			s.Groups = append(s.Groups, &wire.GroupStatus{
+				Group: uint32(g), State: "leader",
+				Leader: uint64(n.ID),
+			})
 		}
 	}
 	return s

@@ -80,15 +80,19 @@ func New(tb testing.TB, cfg Config) *World {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	w := &World{TB: tb, Key: key, Cluster: 0xc1, state: state, changed: make(chan struct{}),
-		disks: make(map[eggs.DiskID]*Disk), counts: make(map[wire.Method]int)}
+	w := &World{
+		TB: tb, Key: key, Cluster: 0xc1, state: state, changed: make(chan struct{}),
+		disks: make(map[eggs.DiskID]*Disk), counts: make(map[wire.Method]int),
+	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	for i := range cfg.Nodes {
 		n := &Node{ID: eggs.NodeID(0x100 + i), w: w, index: i, Addr: "127.0.0.1:0"}
 		w.Nodes = append(w.Nodes, n)
 		for d := range cfg.Disks {
-			disk := &Disk{ID: eggs.DiskID(0xd00 + 16*i + d), Node: n, w: w,
-				blocks: make(map[eggs.BlockID]*block), gone: make(map[eggs.BlockID]bool)}
+			disk := &Disk{
+				ID: eggs.DiskID(0xd00 + 16*i + d), Node: n, w: w,
+				blocks: make(map[eggs.BlockID]*block), gone: make(map[eggs.BlockID]bool),
+			}
 			w.disks[disk.ID] = disk
 			w.order = append(w.order, disk)
 		}
@@ -99,8 +103,10 @@ func New(tb testing.TB, cfg Config) *World {
 	}
 	w.Publish()
 	machine := cdc.NewMachine()
-	w.cdc = cdc.New(cdc.Config{Group: w.group(eggs.CDCGroup, machine), Machine: machine,
-		Shards: direct{w}, Clock: w.clock})
+	w.cdc = cdc.New(cdc.Config{
+		Group: w.group(eggs.CDCGroup, machine), Machine: machine,
+		Shards: direct{w}, Clock: w.clock,
+	})
 	tb.Cleanup(w.close)
 	return w
 }
@@ -143,8 +149,10 @@ func (w *World) Shard(id eggs.ShardID) *raftshard.Shard {
 	}
 	m := raftshard.NewMachine(id, w.Key)
 	g := w.group(id.Group(), m)
-	s := raftshard.New(raftshard.Config{Shard: id, Group: g, Machine: m,
-		Key: w.Key, Blocks: w, Clock: w.clock})
+	s := raftshard.New(raftshard.Config{
+		Shard: id, Group: g, Machine: m,
+		Key: w.Key, Blocks: w, Clock: w.clock,
+	})
 	for { // until its first entry is there
 		v := g.Local()
 		found := false
@@ -200,12 +208,16 @@ func (w *World) Publish() {
 		r.Version = w.routes.Version + 1
 	}
 	for _, n := range w.Nodes {
-		r.Nodes = append(r.Nodes, &wire.RouteNode{Id: uint64(n.ID), Address: n.Addr,
-			Alive: n.up(), Domain: n.ID.String()})
+		r.Nodes = append(r.Nodes, &wire.RouteNode{
+			Id: uint64(n.ID), Address: n.Addr,
+			Alive: n.up(), Domain: n.ID.String(),
+		})
 	}
 	for _, d := range w.order {
-		r.Disks = append(r.Disks, &wire.RouteDisk{Id: uint64(d.ID), Node: uint64(d.Node.ID),
-			Capacity: 1 << 40, Free: 1 << 39, Writable: true, Domain: d.Node.ID.String()})
+		r.Disks = append(r.Disks, &wire.RouteDisk{
+			Id: uint64(d.ID), Node: uint64(d.Node.ID),
+			Capacity: 1 << 40, Free: 1 << 39, Writable: true, Domain: d.Node.ID.String(),
+		})
 	}
 	for g := range w.leaders {
 		r.Leaders = append(r.Leaders, uint64(w.Nodes[w.leaders[g]].ID))
