@@ -19,12 +19,12 @@ cleanup() {
 }
 trap cleanup EXIT
 
-start() { # start NODES FOLDER [FLAG...]: prints the line that says how long it took
+start() { # start NODES FOLDER [FLAG...]; said then tells how long it took
   local nodes=$1 data=$2; shift 2
   "$bin/eggs" dev --nodes "$nodes" --data "$data" --port $port --http-port $web "$@" >"$dir/dev.log" 2>&1 &
   dev=$!
   for _ in $(seq 600); do
-    if grep -q 'Ctrl-C stops' "$dir/dev.log"; then grep 'ready after' "$dir/dev.log"; return; fi
+    if grep -q 'Ctrl-C stops' "$dir/dev.log"; then said=$(grep 'ready after' "$dir/dev.log"); return; fi
     kill -0 $dev 2>/dev/null || break
     sleep 0.1
   done
@@ -37,12 +37,10 @@ jiffies() { local t=0 p; for p in $(pids); do t=$((t + $(awk '{print $14+$15}' "
 
 echo "== machine: $(nproc) cores, $(uname -r), $(go version | cut -d' ' -f3), $(git describe --always --dirty)"
 echo "== start"
-echo "one node, first start:     $(start 1 "$dir/one")"; stop
-echo "one node, again:           $(start 1 "$dir/one")"; stop
-start 3 "$dir/c" >/dev/null
-echo "three nodes, first start:  $(grep 'ready after' "$dir/dev.log") (257 groups grown from one to three voters)"; stop
-start 3 "$dir/c" --mount "$dir/mnt" >/dev/null
-echo "three nodes, again:        $(grep 'ready after' "$dir/dev.log")"
+start 1 "$dir/one"; echo "one node, first start:     $said"; stop
+start 1 "$dir/one"; echo "one node, again:           $said"; stop
+start 3 "$dir/c"; echo "three nodes, first start:  $said (257 groups grown from one to three voters)"; stop
+start 3 "$dir/c" --mount "$dir/mnt"; echo "three nodes, again:        $said"
 
 echo "== idle, all three nodes, after 15 s"
 sleep 15
