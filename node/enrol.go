@@ -197,9 +197,8 @@ func (n *Node) watchReady(ctx context.Context) {
 	}
 }
 
-// reportDisks keeps the others informed of this node's disks, and people of those that fail.
+// reportDisks keeps the others informed of this node's disks; blockd tells people of those that fail.
 func (n *Node) reportDisks(ctx context.Context) {
-	failed := map[string]bool{}
 	tick := time.NewTicker(diskEvery)
 	defer tick.Stop()
 	for {
@@ -207,14 +206,6 @@ func (n *Node) reportDisks(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		}
-		for _, d := range n.blocks.Disks() {
-			if bad := d.Error != ""; bad != failed[d.Path] {
-				failed[d.Path] = bad
-				if bad {
-					n.events.add("error", fmt.Sprintf("disk %s does not serve: %s", d.Path, d.Error))
-				}
-			}
 		}
 		n.gossip.Update()
 	}

@@ -346,9 +346,6 @@ func (n *Node) openDisks() error {
 		if d := &n.identity.Disks[i]; d.ID == "" && st.Id != 0 && st.Error == "" {
 			d.ID, changed = eggs.DiskID(st.Id).String(), true
 		}
-		if st.Error != "" {
-			n.events.add("error", fmt.Sprintf("disk %s does not serve: %s", st.Path, st.Error))
-		}
 	}
 	if changed {
 		return n.identity.save(n.cfg.Data)
