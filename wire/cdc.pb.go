@@ -35,12 +35,16 @@ type CdcRequest struct {
 	//	*CdcRequest_Rmdir
 	//	*CdcRequest_RenameFile
 	//	*CdcRequest_HardUnlink
+	//	*CdcRequest_RenameDirectory
 	//	*CdcRequest_PutNode
 	//	*CdcRequest_PutDisk
 	//	*CdcRequest_PutReplicas
 	//	*CdcRequest_RemoveNode
 	//	*CdcRequest_PutCluster
-	Op            isCdcRequest_Op `protobuf_oneof:"op"`
+	Op isCdcRequest_Op `protobuf_oneof:"op"`
+	// if_version, when not 0, has a fact refused with Conflict unless the facts still have this
+	// version: a decision is about the facts that it was made from.
+	IfVersion     uint64 `protobuf:"varint,10,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +152,15 @@ func (x *CdcRequest) GetHardUnlink() *HardUnlink {
 	return nil
 }
 
+func (x *CdcRequest) GetRenameDirectory() *RenameDirectory {
+	if x != nil {
+		if x, ok := x.Op.(*CdcRequest_RenameDirectory); ok {
+			return x.RenameDirectory
+		}
+	}
+	return nil
+}
+
 func (x *CdcRequest) GetPutNode() *PutNode {
 	if x != nil {
 		if x, ok := x.Op.(*CdcRequest_PutNode); ok {
@@ -193,6 +206,13 @@ func (x *CdcRequest) GetPutCluster() *PutCluster {
 	return nil
 }
 
+func (x *CdcRequest) GetIfVersion() uint64 {
+	if x != nil {
+		return x.IfVersion
+	}
+	return 0
+}
+
 type isCdcRequest_Op interface {
 	isCdcRequest_Op()
 }
@@ -215,6 +235,10 @@ type CdcRequest_RenameFile struct {
 
 type CdcRequest_HardUnlink struct {
 	HardUnlink *HardUnlink `protobuf:"bytes,8,opt,name=hard_unlink,json=hardUnlink,proto3,oneof"`
+}
+
+type CdcRequest_RenameDirectory struct {
+	RenameDirectory *RenameDirectory `protobuf:"bytes,9,opt,name=rename_directory,json=renameDirectory,proto3,oneof"`
 }
 
 type CdcRequest_PutNode struct {
@@ -247,6 +271,8 @@ func (*CdcRequest_Rmdir) isCdcRequest_Op() {}
 func (*CdcRequest_RenameFile) isCdcRequest_Op() {}
 
 func (*CdcRequest_HardUnlink) isCdcRequest_Op() {}
+
+func (*CdcRequest_RenameDirectory) isCdcRequest_Op() {}
 
 func (*CdcRequest_PutNode) isCdcRequest_Op() {}
 
@@ -563,6 +589,84 @@ func (x *RenameFile) GetNoReplace() bool {
 	return false
 }
 
+// RenameDirectory renames a directory in its parent over an empty directory that has the
+// new name, which is removed; all or none.
+type RenameDirectory struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           uint64                 `protobuf:"fixed64,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	Target        uint64                 `protobuf:"fixed64,3,opt,name=target,proto3" json:"target,omitempty"` // 0: whatever
+	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Replaced      uint64                 `protobuf:"fixed64,5,opt,name=replaced,proto3" json:"replaced,omitempty"` // 0: whatever
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameDirectory) Reset() {
+	*x = RenameDirectory{}
+	mi := &file_wire_cdc_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameDirectory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameDirectory) ProtoMessage() {}
+
+func (x *RenameDirectory) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_cdc_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameDirectory.ProtoReflect.Descriptor instead.
+func (*RenameDirectory) Descriptor() ([]byte, []int) {
+	return file_wire_cdc_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RenameDirectory) GetDir() uint64 {
+	if x != nil {
+		return x.Dir
+	}
+	return 0
+}
+
+func (x *RenameDirectory) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RenameDirectory) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *RenameDirectory) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *RenameDirectory) GetReplaced() uint64 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
 // HardUnlink removes an owned snapshot edge whose file lives in another shard.
 type HardUnlink struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -576,7 +680,7 @@ type HardUnlink struct {
 
 func (x *HardUnlink) Reset() {
 	*x = HardUnlink{}
-	mi := &file_wire_cdc_proto_msgTypes[5]
+	mi := &file_wire_cdc_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +692,7 @@ func (x *HardUnlink) String() string {
 func (*HardUnlink) ProtoMessage() {}
 
 func (x *HardUnlink) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[5]
+	mi := &file_wire_cdc_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +705,7 @@ func (x *HardUnlink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HardUnlink.ProtoReflect.Descriptor instead.
 func (*HardUnlink) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{5}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HardUnlink) GetDir() uint64 {
@@ -634,7 +738,8 @@ func (x *HardUnlink) GetTarget() uint64 {
 
 // The durable facts. Gossip says who is alive; these say who belongs.
 // PutNode with mask 0 registers a node, or updates its address, domain and roles
-// and keeps the rest; mask bits name what else it sets: 1 draining, 2 placed.
+// and keeps the rest; mask bits name what else it sets: 1 draining, 2 placed,
+// 4 lost.
 type PutNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *NodeFact              `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -645,7 +750,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_wire_cdc_proto_msgTypes[6]
+	mi := &file_wire_cdc_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +762,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[6]
+	mi := &file_wire_cdc_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +775,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{6}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PutNode) GetNode() *NodeFact {
@@ -695,14 +800,18 @@ type NodeFact struct {
 	Roles         uint32                 `protobuf:"varint,4,opt,name=roles,proto3" json:"roles,omitempty"` // bits: 1 meta, 2 block, 4 upkeep
 	Draining      bool                   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
 	Joined        int64                  `protobuf:"varint,6,opt,name=joined,proto3" json:"joined,omitempty"`
-	Placed        bool                   `protobuf:"varint,7,opt,name=placed,proto3" json:"placed,omitempty"` // the placer has given it all the replicas it is due
+	Placed        bool                   `protobuf:"varint,7,opt,name=placed,proto3" json:"placed,omitempty"`   // the placer has given it all the replicas it is due
+	Lost          bool                   `protobuf:"varint,8,opt,name=lost,proto3" json:"lost,omitempty"`       // declared gone for good: its replicas and disks are replaced; never taken back
+	Removed       bool                   `protobuf:"varint,9,opt,name=removed,proto3" json:"removed,omitempty"` // it belongs here no more; kept so that its identity is refused for ever
+	RemovedAt     int64                  `protobuf:"varint,10,opt,name=removed_at,json=removedAt,proto3" json:"removed_at,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // the newest protocol version that it speaks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeFact) Reset() {
 	*x = NodeFact{}
-	mi := &file_wire_cdc_proto_msgTypes[7]
+	mi := &file_wire_cdc_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +823,7 @@ func (x *NodeFact) String() string {
 func (*NodeFact) ProtoMessage() {}
 
 func (x *NodeFact) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[7]
+	mi := &file_wire_cdc_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +836,7 @@ func (x *NodeFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeFact.ProtoReflect.Descriptor instead.
 func (*NodeFact) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{7}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeFact) GetId() uint64 {
@@ -779,6 +888,36 @@ func (x *NodeFact) GetPlaced() bool {
 	return false
 }
 
+func (x *NodeFact) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *NodeFact) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *NodeFact) GetRemovedAt() int64 {
+	if x != nil {
+		return x.RemovedAt
+	}
+	return 0
+}
+
+func (x *NodeFact) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+// RemoveNode ends a membership. Refused with Conflict while the node holds a replica, or a
+// disk that is not retired.
 type RemoveNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"fixed64,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -788,7 +927,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_wire_cdc_proto_msgTypes[8]
+	mi := &file_wire_cdc_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +939,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[8]
+	mi := &file_wire_cdc_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +952,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{8}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveNode) GetId() uint64 {
@@ -833,7 +972,7 @@ type PutDisk struct {
 
 func (x *PutDisk) Reset() {
 	*x = PutDisk{}
-	mi := &file_wire_cdc_proto_msgTypes[9]
+	mi := &file_wire_cdc_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +984,7 @@ func (x *PutDisk) String() string {
 func (*PutDisk) ProtoMessage() {}
 
 func (x *PutDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[9]
+	mi := &file_wire_cdc_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +997,7 @@ func (x *PutDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDisk.ProtoReflect.Descriptor instead.
 func (*PutDisk) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{9}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutDisk) GetDisk() *DiskFact {
@@ -878,18 +1017,21 @@ func (x *PutDisk) GetMask() uint32 {
 type DiskFact struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"fixed64,1,opt,name=id,proto3" json:"id,omitempty"`
-	Node          uint64                 `protobuf:"fixed64,2,opt,name=node,proto3" json:"node,omitempty"` // where it was first seen
+	Node          uint64                 `protobuf:"fixed64,2,opt,name=node,proto3" json:"node,omitempty"` // where it was last seen
 	Class         uint32                 `protobuf:"varint,3,opt,name=class,proto3" json:"class,omitempty"`
 	NoWrite       bool                   `protobuf:"varint,4,opt,name=no_write,json=noWrite,proto3" json:"no_write,omitempty"`
 	Draining      bool                   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
-	Retired       bool                   `protobuf:"varint,6,opt,name=retired,proto3" json:"retired,omitempty"` // for ever
+	Retired       bool                   `protobuf:"varint,6,opt,name=retired,proto3" json:"retired,omitempty"`                            // for ever
+	SilentSince   int64                  `protobuf:"varint,7,opt,name=silent_since,json=silentSince,proto3" json:"silent_since,omitempty"` // no living node serves it since; 0: it serves
+	RetiredAt     int64                  `protobuf:"varint,8,opt,name=retired_at,json=retiredAt,proto3" json:"retired_at,omitempty"`
+	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"` // it was retired
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DiskFact) Reset() {
 	*x = DiskFact{}
-	mi := &file_wire_cdc_proto_msgTypes[10]
+	mi := &file_wire_cdc_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1043,7 @@ func (x *DiskFact) String() string {
 func (*DiskFact) ProtoMessage() {}
 
 func (x *DiskFact) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[10]
+	mi := &file_wire_cdc_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1056,7 @@ func (x *DiskFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskFact.ProtoReflect.Descriptor instead.
 func (*DiskFact) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{10}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DiskFact) GetId() uint64 {
@@ -959,18 +1101,43 @@ func (x *DiskFact) GetRetired() bool {
 	return false
 }
 
+func (x *DiskFact) GetSilentSince() int64 {
+	if x != nil {
+		return x.SilentSince
+	}
+	return 0
+}
+
+func (x *DiskFact) GetRetiredAt() int64 {
+	if x != nil {
+		return x.RetiredAt
+	}
+	return 0
+}
+
+func (x *DiskFact) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// PutReplicas says who holds a group: learners are on their way to be voters, leaving are
+// voters that will be removed when enough others vote; leader is who should lead (0: any).
 type PutReplicas struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
 	Voters        []uint64               `protobuf:"fixed64,2,rep,packed,name=voters,proto3" json:"voters,omitempty"`
 	Learners      []uint64               `protobuf:"fixed64,3,rep,packed,name=learners,proto3" json:"learners,omitempty"`
+	Leaving       []uint64               `protobuf:"fixed64,4,rep,packed,name=leaving,proto3" json:"leaving,omitempty"`
+	Leader        uint64                 `protobuf:"fixed64,5,opt,name=leader,proto3" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutReplicas) Reset() {
 	*x = PutReplicas{}
-	mi := &file_wire_cdc_proto_msgTypes[11]
+	mi := &file_wire_cdc_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1149,7 @@ func (x *PutReplicas) String() string {
 func (*PutReplicas) ProtoMessage() {}
 
 func (x *PutReplicas) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[11]
+	mi := &file_wire_cdc_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1162,7 @@ func (x *PutReplicas) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutReplicas.ProtoReflect.Descriptor instead.
 func (*PutReplicas) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{11}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutReplicas) GetGroup() uint32 {
@@ -1019,17 +1186,33 @@ func (x *PutReplicas) GetLearners() []uint64 {
 	return nil
 }
 
+func (x *PutReplicas) GetLeaving() []uint64 {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
+}
+
+func (x *PutReplicas) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+// PutCluster names the cluster; what is 0 stays as it is.
 type PutCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"fixed64,1,opt,name=id,proto3" json:"id,omitempty"`
 	Replicas      uint32                 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	RetireAfterNs int64                  `protobuf:"varint,3,opt,name=retire_after_ns,json=retireAfterNs,proto3" json:"retire_after_ns,omitempty"` // how long a disk may be silent before it is retired; negative: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_wire_cdc_proto_msgTypes[12]
+	mi := &file_wire_cdc_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1224,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[12]
+	mi := &file_wire_cdc_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1237,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{12}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutCluster) GetId() uint64 {
@@ -1067,6 +1250,13 @@ func (x *PutCluster) GetId() uint64 {
 func (x *PutCluster) GetReplicas() uint32 {
 	if x != nil {
 		return x.Replicas
+	}
+	return 0
+}
+
+func (x *PutCluster) GetRetireAfterNs() int64 {
+	if x != nil {
+		return x.RetireAfterNs
 	}
 	return 0
 }
@@ -1086,7 +1276,7 @@ type CdcQuery struct {
 
 func (x *CdcQuery) Reset() {
 	*x = CdcQuery{}
-	mi := &file_wire_cdc_proto_msgTypes[13]
+	mi := &file_wire_cdc_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1288,7 @@ func (x *CdcQuery) String() string {
 func (*CdcQuery) ProtoMessage() {}
 
 func (x *CdcQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[13]
+	mi := &file_wire_cdc_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1301,7 @@ func (x *CdcQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcQuery.ProtoReflect.Descriptor instead.
 func (*CdcQuery) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{13}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CdcQuery) GetQuery() isCdcQuery_Query {
@@ -1198,7 +1388,7 @@ type CdcAnswer struct {
 
 func (x *CdcAnswer) Reset() {
 	*x = CdcAnswer{}
-	mi := &file_wire_cdc_proto_msgTypes[14]
+	mi := &file_wire_cdc_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1400,7 @@ func (x *CdcAnswer) String() string {
 func (*CdcAnswer) ProtoMessage() {}
 
 func (x *CdcAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[14]
+	mi := &file_wire_cdc_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1413,7 @@ func (x *CdcAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcAnswer.ProtoReflect.Descriptor instead.
 func (*CdcAnswer) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{14}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CdcAnswer) GetError() *Error {
@@ -1269,7 +1459,7 @@ type GetFacts struct {
 
 func (x *GetFacts) Reset() {
 	*x = GetFacts{}
-	mi := &file_wire_cdc_proto_msgTypes[15]
+	mi := &file_wire_cdc_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1471,7 @@ func (x *GetFacts) String() string {
 func (*GetFacts) ProtoMessage() {}
 
 func (x *GetFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[15]
+	mi := &file_wire_cdc_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1484,7 @@ func (x *GetFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFacts.ProtoReflect.Descriptor instead.
 func (*GetFacts) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{15}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{16}
 }
 
 type Facts struct {
@@ -1305,13 +1495,14 @@ type Facts struct {
 	Nodes         []*NodeFact            `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Disks         []*DiskFact            `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
 	Groups        []*PutReplicas         `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
+	RetireAfterNs int64                  `protobuf:"varint,7,opt,name=retire_after_ns,json=retireAfterNs,proto3" json:"retire_after_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_wire_cdc_proto_msgTypes[16]
+	mi := &file_wire_cdc_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1514,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[16]
+	mi := &file_wire_cdc_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1527,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{16}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Facts) GetCluster() uint64 {
@@ -1381,6 +1572,13 @@ func (x *Facts) GetGroups() []*PutReplicas {
 	return nil
 }
 
+func (x *Facts) GetRetireAfterNs() int64 {
+	if x != nil {
+		return x.RetireAfterNs
+	}
+	return 0
+}
+
 type GetParent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Dir           uint64                 `protobuf:"fixed64,1,opt,name=dir,proto3" json:"dir,omitempty"`
@@ -1390,7 +1588,7 @@ type GetParent struct {
 
 func (x *GetParent) Reset() {
 	*x = GetParent{}
-	mi := &file_wire_cdc_proto_msgTypes[17]
+	mi := &file_wire_cdc_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1600,7 @@ func (x *GetParent) String() string {
 func (*GetParent) ProtoMessage() {}
 
 func (x *GetParent) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[17]
+	mi := &file_wire_cdc_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1613,7 @@ func (x *GetParent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetParent.ProtoReflect.Descriptor instead.
 func (*GetParent) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{17}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetParent) GetDir() uint64 {
@@ -1433,7 +1631,7 @@ type CdcStat struct {
 
 func (x *CdcStat) Reset() {
 	*x = CdcStat{}
-	mi := &file_wire_cdc_proto_msgTypes[18]
+	mi := &file_wire_cdc_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1643,7 @@ func (x *CdcStat) String() string {
 func (*CdcStat) ProtoMessage() {}
 
 func (x *CdcStat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[18]
+	mi := &file_wire_cdc_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1656,7 @@ func (x *CdcStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcStat.ProtoReflect.Descriptor instead.
 func (*CdcStat) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{18}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{19}
 }
 
 type CdcStatAnswer struct {
@@ -1475,7 +1673,7 @@ type CdcStatAnswer struct {
 
 func (x *CdcStatAnswer) Reset() {
 	*x = CdcStatAnswer{}
-	mi := &file_wire_cdc_proto_msgTypes[19]
+	mi := &file_wire_cdc_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1685,7 @@ func (x *CdcStatAnswer) String() string {
 func (*CdcStatAnswer) ProtoMessage() {}
 
 func (x *CdcStatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[19]
+	mi := &file_wire_cdc_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1698,7 @@ func (x *CdcStatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcStatAnswer.ProtoReflect.Descriptor instead.
 func (*CdcStatAnswer) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{19}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CdcStatAnswer) GetRunning() uint64 {
@@ -1558,7 +1756,7 @@ type CdcEntry struct {
 
 func (x *CdcEntry) Reset() {
 	*x = CdcEntry{}
-	mi := &file_wire_cdc_proto_msgTypes[20]
+	mi := &file_wire_cdc_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1768,7 @@ func (x *CdcEntry) String() string {
 func (*CdcEntry) ProtoMessage() {}
 
 func (x *CdcEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[20]
+	mi := &file_wire_cdc_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1781,7 @@ func (x *CdcEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcEntry.ProtoReflect.Descriptor instead.
 func (*CdcEntry) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{20}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CdcEntry) GetClock() int64 {
@@ -1624,7 +1822,7 @@ type CdcDone struct {
 
 func (x *CdcDone) Reset() {
 	*x = CdcDone{}
-	mi := &file_wire_cdc_proto_msgTypes[21]
+	mi := &file_wire_cdc_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1834,7 @@ func (x *CdcDone) String() string {
 func (*CdcDone) ProtoMessage() {}
 
 func (x *CdcDone) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[21]
+	mi := &file_wire_cdc_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1847,7 @@ func (x *CdcDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcDone.ProtoReflect.Descriptor instead.
 func (*CdcDone) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{21}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CdcDone) GetTransaction() uint64 {
@@ -1678,7 +1876,7 @@ type CdcTransaction struct {
 
 func (x *CdcTransaction) Reset() {
 	*x = CdcTransaction{}
-	mi := &file_wire_cdc_proto_msgTypes[22]
+	mi := &file_wire_cdc_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1888,7 @@ func (x *CdcTransaction) String() string {
 func (*CdcTransaction) ProtoMessage() {}
 
 func (x *CdcTransaction) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[22]
+	mi := &file_wire_cdc_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1901,7 @@ func (x *CdcTransaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcTransaction.ProtoReflect.Descriptor instead.
 func (*CdcTransaction) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{22}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CdcTransaction) GetRequest() *CdcRequest {
@@ -1741,7 +1939,7 @@ type CdcState struct {
 
 func (x *CdcState) Reset() {
 	*x = CdcState{}
-	mi := &file_wire_cdc_proto_msgTypes[23]
+	mi := &file_wire_cdc_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1951,7 @@ func (x *CdcState) String() string {
 func (*CdcState) ProtoMessage() {}
 
 func (x *CdcState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_cdc_proto_msgTypes[23]
+	mi := &file_wire_cdc_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1964,7 @@ func (x *CdcState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CdcState.ProtoReflect.Descriptor instead.
 func (*CdcState) Descriptor() ([]byte, []int) {
-	return file_wire_cdc_proto_rawDescGZIP(), []int{23}
+	return file_wire_cdc_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CdcState) GetVersion() uint32 {
@@ -1815,7 +2013,7 @@ var File_wire_cdc_proto protoreflect.FileDescriptor
 
 const file_wire_cdc_proto_rawDesc = "" +
 	"\n" +
-	"\x0ewire/cdc.proto\x12\teggs.wire\x1a\x11wire/common.proto\x1a\x10wire/shard.proto\"\xf8\x04\n" +
+	"\x0ewire/cdc.proto\x12\teggs.wire\x1a\x11wire/common.proto\x1a\x10wire/shard.proto\"\xe0\x05\n" +
 	"\n" +
 	"CdcRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x1a\n" +
@@ -1827,14 +2025,18 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\vrename_file\x18\a \x01(\v2\x15.eggs.wire.RenameFileH\x00R\n" +
 	"renameFile\x128\n" +
 	"\vhard_unlink\x18\b \x01(\v2\x15.eggs.wire.HardUnlinkH\x00R\n" +
-	"hardUnlink\x12/\n" +
+	"hardUnlink\x12G\n" +
+	"\x10rename_directory\x18\t \x01(\v2\x1a.eggs.wire.RenameDirectoryH\x00R\x0frenameDirectory\x12/\n" +
 	"\bput_node\x18\x14 \x01(\v2\x12.eggs.wire.PutNodeH\x00R\aputNode\x12/\n" +
 	"\bput_disk\x18\x15 \x01(\v2\x12.eggs.wire.PutDiskH\x00R\aputDisk\x12;\n" +
 	"\fput_replicas\x18\x16 \x01(\v2\x16.eggs.wire.PutReplicasH\x00R\vputReplicas\x128\n" +
 	"\vremove_node\x18\x17 \x01(\v2\x15.eggs.wire.RemoveNodeH\x00R\n" +
 	"removeNode\x128\n" +
 	"\vput_cluster\x18\x18 \x01(\v2\x15.eggs.wire.PutClusterH\x00R\n" +
-	"putClusterB\x04\n" +
+	"putCluster\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\n" +
+	" \x01(\x04R\tifVersionB\x04\n" +
 	"\x02op\"\xa6\x01\n" +
 	"\bCdcReply\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.eggs.wire.ErrorR\x05error\x12\x18\n" +
@@ -1861,7 +2063,13 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\x06to_dir\x18\x04 \x01(\x06R\x05toDir\x12\x0e\n" +
 	"\x02to\x18\x05 \x01(\tR\x02to\x12\x1d\n" +
 	"\n" +
-	"no_replace\x18\x06 \x01(\bR\tnoReplace\"^\n" +
+	"no_replace\x18\x06 \x01(\bR\tnoReplace\"{\n" +
+	"\x0fRenameDirectory\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\x06R\x03dir\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\x06R\x06target\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x1a\n" +
+	"\breplaced\x18\x05 \x01(\x06R\breplaced\"^\n" +
 	"\n" +
 	"HardUnlink\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x06R\x03dir\x12\x12\n" +
@@ -1870,7 +2078,7 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\x06target\x18\x04 \x01(\x06R\x06target\"F\n" +
 	"\aPutNode\x12'\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.eggs.wire.NodeFactR\x04node\x12\x12\n" +
-	"\x04mask\x18\x02 \x01(\rR\x04mask\"\xae\x01\n" +
+	"\x04mask\x18\x02 \x01(\rR\x04mask\"\x97\x02\n" +
 	"\bNodeFact\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -1878,28 +2086,41 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\x05roles\x18\x04 \x01(\rR\x05roles\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x16\n" +
 	"\x06joined\x18\x06 \x01(\x03R\x06joined\x12\x16\n" +
-	"\x06placed\x18\a \x01(\bR\x06placed\"\x1c\n" +
+	"\x06placed\x18\a \x01(\bR\x06placed\x12\x12\n" +
+	"\x04lost\x18\b \x01(\bR\x04lost\x12\x18\n" +
+	"\aremoved\x18\t \x01(\bR\aremoved\x12\x1d\n" +
+	"\n" +
+	"removed_at\x18\n" +
+	" \x01(\x03R\tremovedAt\x12\x1a\n" +
+	"\bprotocol\x18\v \x01(\rR\bprotocol\"\x1c\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\"F\n" +
 	"\aPutDisk\x12'\n" +
 	"\x04disk\x18\x01 \x01(\v2\x13.eggs.wire.DiskFactR\x04disk\x12\x12\n" +
-	"\x04mask\x18\x02 \x01(\rR\x04mask\"\x95\x01\n" +
+	"\x04mask\x18\x02 \x01(\rR\x04mask\"\xe9\x01\n" +
 	"\bDiskFact\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x06R\x04node\x12\x14\n" +
 	"\x05class\x18\x03 \x01(\rR\x05class\x12\x19\n" +
 	"\bno_write\x18\x04 \x01(\bR\anoWrite\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x18\n" +
-	"\aretired\x18\x06 \x01(\bR\aretired\"W\n" +
+	"\aretired\x18\x06 \x01(\bR\aretired\x12!\n" +
+	"\fsilent_since\x18\a \x01(\x03R\vsilentSince\x12\x1d\n" +
+	"\n" +
+	"retired_at\x18\b \x01(\x03R\tretiredAt\x12\x10\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"\x89\x01\n" +
 	"\vPutReplicas\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06voters\x18\x02 \x03(\x06R\x06voters\x12\x1a\n" +
-	"\blearners\x18\x03 \x03(\x06R\blearners\"8\n" +
+	"\blearners\x18\x03 \x03(\x06R\blearners\x12\x18\n" +
+	"\aleaving\x18\x04 \x03(\x06R\aleaving\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\x06R\x06leader\"`\n" +
 	"\n" +
 	"PutCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x1a\n" +
-	"\breplicas\x18\x02 \x01(\rR\breplicas\"\xde\x01\n" +
+	"\breplicas\x18\x02 \x01(\rR\breplicas\x12&\n" +
+	"\x0fretire_after_ns\x18\x03 \x01(\x03R\rretireAfterNs\"\xde\x01\n" +
 	"\bCdcQuery\x122\n" +
 	"\tget_facts\x18\x01 \x01(\v2\x13.eggs.wire.GetFactsH\x00R\bgetFacts\x125\n" +
 	"\n" +
@@ -1914,14 +2135,15 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\x04stat\x18\x04 \x01(\v2\x18.eggs.wire.CdcStatAnswerR\x04stat\x12'\n" +
 	"\x05check\x18\x05 \x01(\v2\x11.eggs.wire.FaultsR\x05check\"\n" +
 	"\n" +
-	"\bGetFacts\"\xdd\x01\n" +
+	"\bGetFacts\"\x85\x02\n" +
 	"\x05Facts\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\x06R\acluster\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\rR\breplicas\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12)\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x13.eggs.wire.NodeFactR\x05nodes\x12)\n" +
 	"\x05disks\x18\x05 \x03(\v2\x13.eggs.wire.DiskFactR\x05disks\x12.\n" +
-	"\x06groups\x18\x06 \x03(\v2\x16.eggs.wire.PutReplicasR\x06groups\"\x1d\n" +
+	"\x06groups\x18\x06 \x03(\v2\x16.eggs.wire.PutReplicasR\x06groups\x12&\n" +
+	"\x0fretire_after_ns\x18\a \x01(\x03R\rretireAfterNs\"\x1d\n" +
 	"\tGetParent\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x06R\x03dir\"\t\n" +
 	"\aCdcStat\"\xbf\x01\n" +
@@ -1964,71 +2186,73 @@ func file_wire_cdc_proto_rawDescGZIP() []byte {
 	return file_wire_cdc_proto_rawDescData
 }
 
-var file_wire_cdc_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_wire_cdc_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_wire_cdc_proto_goTypes = []any{
-	(*CdcRequest)(nil),     // 0: eggs.wire.CdcRequest
-	(*CdcReply)(nil),       // 1: eggs.wire.CdcReply
-	(*Mkdir)(nil),          // 2: eggs.wire.Mkdir
-	(*Rmdir)(nil),          // 3: eggs.wire.Rmdir
-	(*RenameFile)(nil),     // 4: eggs.wire.RenameFile
-	(*HardUnlink)(nil),     // 5: eggs.wire.HardUnlink
-	(*PutNode)(nil),        // 6: eggs.wire.PutNode
-	(*NodeFact)(nil),       // 7: eggs.wire.NodeFact
-	(*RemoveNode)(nil),     // 8: eggs.wire.RemoveNode
-	(*PutDisk)(nil),        // 9: eggs.wire.PutDisk
-	(*DiskFact)(nil),       // 10: eggs.wire.DiskFact
-	(*PutReplicas)(nil),    // 11: eggs.wire.PutReplicas
-	(*PutCluster)(nil),     // 12: eggs.wire.PutCluster
-	(*CdcQuery)(nil),       // 13: eggs.wire.CdcQuery
-	(*CdcAnswer)(nil),      // 14: eggs.wire.CdcAnswer
-	(*GetFacts)(nil),       // 15: eggs.wire.GetFacts
-	(*Facts)(nil),          // 16: eggs.wire.Facts
-	(*GetParent)(nil),      // 17: eggs.wire.GetParent
-	(*CdcStat)(nil),        // 18: eggs.wire.CdcStat
-	(*CdcStatAnswer)(nil),  // 19: eggs.wire.CdcStatAnswer
-	(*CdcEntry)(nil),       // 20: eggs.wire.CdcEntry
-	(*CdcDone)(nil),        // 21: eggs.wire.CdcDone
-	(*CdcTransaction)(nil), // 22: eggs.wire.CdcTransaction
-	(*CdcState)(nil),       // 23: eggs.wire.CdcState
-	(*OpenSession)(nil),    // 24: eggs.wire.OpenSession
-	(*Error)(nil),          // 25: eggs.wire.Error
-	(*CheckShard)(nil),     // 26: eggs.wire.CheckShard
-	(*Faults)(nil),         // 27: eggs.wire.Faults
+	(*CdcRequest)(nil),      // 0: eggs.wire.CdcRequest
+	(*CdcReply)(nil),        // 1: eggs.wire.CdcReply
+	(*Mkdir)(nil),           // 2: eggs.wire.Mkdir
+	(*Rmdir)(nil),           // 3: eggs.wire.Rmdir
+	(*RenameFile)(nil),      // 4: eggs.wire.RenameFile
+	(*RenameDirectory)(nil), // 5: eggs.wire.RenameDirectory
+	(*HardUnlink)(nil),      // 6: eggs.wire.HardUnlink
+	(*PutNode)(nil),         // 7: eggs.wire.PutNode
+	(*NodeFact)(nil),        // 8: eggs.wire.NodeFact
+	(*RemoveNode)(nil),      // 9: eggs.wire.RemoveNode
+	(*PutDisk)(nil),         // 10: eggs.wire.PutDisk
+	(*DiskFact)(nil),        // 11: eggs.wire.DiskFact
+	(*PutReplicas)(nil),     // 12: eggs.wire.PutReplicas
+	(*PutCluster)(nil),      // 13: eggs.wire.PutCluster
+	(*CdcQuery)(nil),        // 14: eggs.wire.CdcQuery
+	(*CdcAnswer)(nil),       // 15: eggs.wire.CdcAnswer
+	(*GetFacts)(nil),        // 16: eggs.wire.GetFacts
+	(*Facts)(nil),           // 17: eggs.wire.Facts
+	(*GetParent)(nil),       // 18: eggs.wire.GetParent
+	(*CdcStat)(nil),         // 19: eggs.wire.CdcStat
+	(*CdcStatAnswer)(nil),   // 20: eggs.wire.CdcStatAnswer
+	(*CdcEntry)(nil),        // 21: eggs.wire.CdcEntry
+	(*CdcDone)(nil),         // 22: eggs.wire.CdcDone
+	(*CdcTransaction)(nil),  // 23: eggs.wire.CdcTransaction
+	(*CdcState)(nil),        // 24: eggs.wire.CdcState
+	(*OpenSession)(nil),     // 25: eggs.wire.OpenSession
+	(*Error)(nil),           // 26: eggs.wire.Error
+	(*CheckShard)(nil),      // 27: eggs.wire.CheckShard
+	(*Faults)(nil),          // 28: eggs.wire.Faults
 }
 var file_wire_cdc_proto_depIdxs = []int32{
-	24, // 0: eggs.wire.CdcRequest.open_session:type_name -> eggs.wire.OpenSession
+	25, // 0: eggs.wire.CdcRequest.open_session:type_name -> eggs.wire.OpenSession
 	2,  // 1: eggs.wire.CdcRequest.mkdir:type_name -> eggs.wire.Mkdir
 	3,  // 2: eggs.wire.CdcRequest.rmdir:type_name -> eggs.wire.Rmdir
 	4,  // 3: eggs.wire.CdcRequest.rename_file:type_name -> eggs.wire.RenameFile
-	5,  // 4: eggs.wire.CdcRequest.hard_unlink:type_name -> eggs.wire.HardUnlink
-	6,  // 5: eggs.wire.CdcRequest.put_node:type_name -> eggs.wire.PutNode
-	9,  // 6: eggs.wire.CdcRequest.put_disk:type_name -> eggs.wire.PutDisk
-	11, // 7: eggs.wire.CdcRequest.put_replicas:type_name -> eggs.wire.PutReplicas
-	8,  // 8: eggs.wire.CdcRequest.remove_node:type_name -> eggs.wire.RemoveNode
-	12, // 9: eggs.wire.CdcRequest.put_cluster:type_name -> eggs.wire.PutCluster
-	25, // 10: eggs.wire.CdcReply.error:type_name -> eggs.wire.Error
-	7,  // 11: eggs.wire.PutNode.node:type_name -> eggs.wire.NodeFact
-	10, // 12: eggs.wire.PutDisk.disk:type_name -> eggs.wire.DiskFact
-	15, // 13: eggs.wire.CdcQuery.get_facts:type_name -> eggs.wire.GetFacts
-	17, // 14: eggs.wire.CdcQuery.get_parent:type_name -> eggs.wire.GetParent
-	18, // 15: eggs.wire.CdcQuery.cdc_stat:type_name -> eggs.wire.CdcStat
-	26, // 16: eggs.wire.CdcQuery.check:type_name -> eggs.wire.CheckShard
-	25, // 17: eggs.wire.CdcAnswer.error:type_name -> eggs.wire.Error
-	16, // 18: eggs.wire.CdcAnswer.facts:type_name -> eggs.wire.Facts
-	19, // 19: eggs.wire.CdcAnswer.stat:type_name -> eggs.wire.CdcStatAnswer
-	27, // 20: eggs.wire.CdcAnswer.check:type_name -> eggs.wire.Faults
-	7,  // 21: eggs.wire.Facts.nodes:type_name -> eggs.wire.NodeFact
-	10, // 22: eggs.wire.Facts.disks:type_name -> eggs.wire.DiskFact
-	11, // 23: eggs.wire.Facts.groups:type_name -> eggs.wire.PutReplicas
-	0,  // 24: eggs.wire.CdcEntry.begin:type_name -> eggs.wire.CdcRequest
-	21, // 25: eggs.wire.CdcEntry.done:type_name -> eggs.wire.CdcDone
-	1,  // 26: eggs.wire.CdcDone.reply:type_name -> eggs.wire.CdcReply
-	0,  // 27: eggs.wire.CdcTransaction.request:type_name -> eggs.wire.CdcRequest
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	6,  // 4: eggs.wire.CdcRequest.hard_unlink:type_name -> eggs.wire.HardUnlink
+	5,  // 5: eggs.wire.CdcRequest.rename_directory:type_name -> eggs.wire.RenameDirectory
+	7,  // 6: eggs.wire.CdcRequest.put_node:type_name -> eggs.wire.PutNode
+	10, // 7: eggs.wire.CdcRequest.put_disk:type_name -> eggs.wire.PutDisk
+	12, // 8: eggs.wire.CdcRequest.put_replicas:type_name -> eggs.wire.PutReplicas
+	9,  // 9: eggs.wire.CdcRequest.remove_node:type_name -> eggs.wire.RemoveNode
+	13, // 10: eggs.wire.CdcRequest.put_cluster:type_name -> eggs.wire.PutCluster
+	26, // 11: eggs.wire.CdcReply.error:type_name -> eggs.wire.Error
+	8,  // 12: eggs.wire.PutNode.node:type_name -> eggs.wire.NodeFact
+	11, // 13: eggs.wire.PutDisk.disk:type_name -> eggs.wire.DiskFact
+	16, // 14: eggs.wire.CdcQuery.get_facts:type_name -> eggs.wire.GetFacts
+	18, // 15: eggs.wire.CdcQuery.get_parent:type_name -> eggs.wire.GetParent
+	19, // 16: eggs.wire.CdcQuery.cdc_stat:type_name -> eggs.wire.CdcStat
+	27, // 17: eggs.wire.CdcQuery.check:type_name -> eggs.wire.CheckShard
+	26, // 18: eggs.wire.CdcAnswer.error:type_name -> eggs.wire.Error
+	17, // 19: eggs.wire.CdcAnswer.facts:type_name -> eggs.wire.Facts
+	20, // 20: eggs.wire.CdcAnswer.stat:type_name -> eggs.wire.CdcStatAnswer
+	28, // 21: eggs.wire.CdcAnswer.check:type_name -> eggs.wire.Faults
+	8,  // 22: eggs.wire.Facts.nodes:type_name -> eggs.wire.NodeFact
+	11, // 23: eggs.wire.Facts.disks:type_name -> eggs.wire.DiskFact
+	12, // 24: eggs.wire.Facts.groups:type_name -> eggs.wire.PutReplicas
+	0,  // 25: eggs.wire.CdcEntry.begin:type_name -> eggs.wire.CdcRequest
+	22, // 26: eggs.wire.CdcEntry.done:type_name -> eggs.wire.CdcDone
+	1,  // 27: eggs.wire.CdcDone.reply:type_name -> eggs.wire.CdcReply
+	0,  // 28: eggs.wire.CdcTransaction.request:type_name -> eggs.wire.CdcRequest
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_wire_cdc_proto_init() }
@@ -2044,13 +2268,14 @@ func file_wire_cdc_proto_init() {
 		(*CdcRequest_Rmdir)(nil),
 		(*CdcRequest_RenameFile)(nil),
 		(*CdcRequest_HardUnlink)(nil),
+		(*CdcRequest_RenameDirectory)(nil),
 		(*CdcRequest_PutNode)(nil),
 		(*CdcRequest_PutDisk)(nil),
 		(*CdcRequest_PutReplicas)(nil),
 		(*CdcRequest_RemoveNode)(nil),
 		(*CdcRequest_PutCluster)(nil),
 	}
-	file_wire_cdc_proto_msgTypes[13].OneofWrappers = []any{
+	file_wire_cdc_proto_msgTypes[14].OneofWrappers = []any{
 		(*CdcQuery_GetFacts)(nil),
 		(*CdcQuery_GetParent)(nil),
 		(*CdcQuery_CdcStat)(nil),
@@ -2062,7 +2287,7 @@ func file_wire_cdc_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_cdc_proto_rawDesc), len(file_wire_cdc_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
