@@ -177,7 +177,7 @@ func (n *raftNode) stop(t *testing.T) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(8 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(40 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
