@@ -160,7 +160,7 @@ func TestExclusive(t *testing.T) {
 	_, err = c.Create(bg, eggs.Root, "lock", o)
 	wantKind(t, err, eggs.Exist)
 	wr.Abort()
-	deadline := time.Now().Add(2 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		if wr, err = other.Create(bg, eggs.Root, "lock", o); err == nil {
 			break
@@ -464,7 +464,7 @@ func TestKeepAlive(t *testing.T) {
 		w.Advance(30 * time.Minute)
 		before := w.Count(wire.MethodShard)
 		client.KeepWriters(c, time.Now().Add(time.Duration(i+1)*30*time.Minute))
-		for deadline := time.Now().Add(2 * time.Second); w.Count(wire.MethodShard) < before+2; {
+		for deadline := time.Now().Add(30 * time.Second); w.Count(wire.MethodShard) < before+2; {
 			if time.Now().After(deadline) {
 				t.Fatal("nothing was sent")
 			}

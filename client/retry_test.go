@@ -199,7 +199,7 @@ func TestOpenByAddress(t *testing.T) {
 	}
 	w.Nodes[0].Start()
 	w.Publish()
-	deadline := time.Now().Add(3 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for s.Health != client.Healthy && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 		s, _ = c.ClusterStatus(bg)

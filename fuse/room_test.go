@@ -202,12 +202,12 @@ func (r *room) absent(name string) {
 // eventually waits for what comes without a close to wait for.
 func (r *room) eventually(what string, ok func() bool) {
 	r.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		if ok() {
 			return
 		}
 		if time.Now().After(end) {
-			r.Fatalf("not within 5 s: %s", what)
+			r.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func TestGarbageClosesTheConnectionAndNothingElse(t *testing.T) {
 	c := newTestCluster(t, 3, 3, nil)
 	c.startAll()
 	c.begin()
-	c.writable(5 * time.Second)
+	c.writable(30 * time.Second)
 	target := c.nodes[0]
 	good := greeting{version: greetingVersion, cluster: testClusterID, from: 77, to: target.id}
 	hello := func(change func(*greeting)) []byte {
@@ -74,7 +74,7 @@ func TestGarbageClosesTheConnectionAndNothingElse(t *testing.T) {
 		}
 		_, _ = conn.Write(bytes)
 		_ = conn.(*net.TCPConn).CloseWrite()
-		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if _, err := io.Copy(io.Discard, conn); errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: the connection stays open", name)
 		}
@@ -98,7 +98,7 @@ func TestGarbageClosesTheConnectionAndNothingElse(t *testing.T) {
 		_, _ = conn.Write(out)
 		conn.Close()
 	}
-	if took := c.writable(5 * time.Second); took > 3*time.Second {
+	if took := c.writable(30 * time.Second); took > 3*time.Second {
 		t.Errorf("writable only after %v", took)
 	}
 }
@@ -123,7 +123,7 @@ func TestGreetingMustAgreeWithTLS(t *testing.T) {
 	go c.nodes[0].host.Serve(b, 5)
 	g := greeting{version: greetingVersion, cluster: testClusterID, from: 6, to: 1}
 	go func() { _, _ = a.Write(appendFrame(nil, frameHello, 0, 0, g.append)) }()
-	_ = a.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = a.SetDeadline(time.Now().Add(30 * time.Second))
 	f, err := readFrame(bufio.NewReader(a), maxHello)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestLargeAppendsTravelInPieces(t *testing.T) {
 	c := newTestCluster(t, 3, 1, nil)
 	c.startAll()
 	c.begin()
-	c.writable(5 * time.Second)
+	c.writable(30 * time.Second)
 	l := c.leader(0).host.Group(0)
 	big := bytes.Repeat([]byte("x"), MaxEntry-10)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

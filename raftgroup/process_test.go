@@ -430,7 +430,7 @@ func TestNothingAcknowledgedIsLostBySIGKILL(t *testing.T) {
 }
 
 func (ps *processes) get(g int, key string) string {
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		for _, c := range ps.nodes {
 			if a := c.ask(fmt.Sprintf("get %d %s", g, key), time.Second); strings.HasPrefix(a, "ok ") {
 				return a[3:]
@@ -443,7 +443,7 @@ func (ps *processes) get(g int, key string) string {
 func (ps *processes) sameHashes() {
 	ps.t.Helper()
 	differ := 0
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
 		ps.writable(5 * time.Second) // the last entry tells what the one before it was
 		ps.writable(5 * time.Second)
 		time.Sleep(50 * time.Millisecond)

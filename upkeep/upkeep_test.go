@@ -369,7 +369,7 @@ func TestCollectTransient(t *testing.T) {
 		t.Fatal(err)
 	}
 	wr.Abort()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		if _, err = g.CollectTransient(bg, wr.ID()); err == nil || time.Now().After(deadline) {
 			break

@@ -94,7 +94,7 @@ func TestBadInputIsRefusedInWords(t *testing.T) {
 // lastWord reads until the peer closes and returns the refusal it gave.
 func lastWord(t *testing.T, conn net.Conn) error {
 	t.Helper()
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	r := newFrameReader(conn)
 	var last error = errors.New("no word")
 	for {
@@ -249,7 +249,7 @@ func port(t *testing.T, plain bool) (*Listener, *auth.Key, *logLines) {
 
 func hangUp(t *testing.T, conn net.Conn) string {
 	t.Helper()
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	b, err := io.ReadAll(conn)
 	if isTimeout(err) {
 		t.Error("the connection stays open")

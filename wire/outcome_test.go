@@ -44,7 +44,7 @@ func dialPuppet(t *testing.T, ping time.Duration) (*Conn, *puppet) {
 // next reads a frame's header and throws its body away.
 func (p *puppet) next() header {
 	p.t.Helper()
-	p.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	p.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	h, err := p.r.next(MaxBody)
 	if err == nil {
 		err = p.r.skip(h.size)
@@ -68,7 +68,7 @@ func inBackground(c *Conn, ctx context.Context) chan error {
 	done := make(chan error, 1)
 	before := c.Pending()
 	go func() { done <- c.Call(ctx, MethodPing, &Ping{}, &Pong{}) }()
-	for end := time.Now().Add(5 * time.Second); c.Pending() == before && time.Now().Before(end); {
+	for end := time.Now().Add(30 * time.Second); c.Pending() == before && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(10 * time.Millisecond) // the writer takes it
@@ -247,7 +247,7 @@ func TestHandlersContextEnds(t *testing.T) {
 			if got != limited {
 				t.Errorf("%s: the handler has a deadline: %v", what, got)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%s: the handler goes on", what)
 		}
 	}

@@ -98,7 +98,7 @@ func daemons(t *testing.T, dir string) []int {
 
 func gone(t *testing.T, what string, there func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); there(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); there(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("still there after 5 s: %s", what)
 		}

@@ -301,7 +301,7 @@ func shakeWith(t testing.TB, cc, sc *tls.Config) (
 			return
 		}
 		defer raw.Close()
-		raw.SetDeadline(time.Now().Add(5 * time.Second))
+		raw.SetDeadline(time.Now().Add(30 * time.Second))
 		conn := tls.Server(raw, sc)
 		if serverErr = conn.Handshake(); serverErr == nil {
 			atServer = conn.ConnectionState()
