@@ -9,7 +9,7 @@ VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -X eggsfs/eggs.BuildVersion=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build cluster test race lint golden fuzz bench proto needs clean
+.PHONY: help build cluster test race lint golden fuzz bench bench-large bench-peers proto needs clean
 
 help: ## list the targets
 	@echo "EggsFS: make TARGET"
@@ -47,9 +47,16 @@ fuzz: ## fuzz what reads bytes from a socket, a minute each
 	@for t in $$(grep -rhoE 'func (Fuzz[A-Za-z]+)' wire --include=*_test.go | cut -d' ' -f2); do \
 	  $(GO) test ./wire -run xxx -fuzz "^$$t$$" -fuzztime 60s || exit 1; done
 
-bench: build ## measure, and print figures for docs/benchmarks.md (about 10 minutes)
+bench: build ## measure against every target: a table, and bin/bench.json (11 minutes; BENCH_SHORT=1: 3)
+	@tools/needs.sh fusermount3 ip
+	@$(GO) build -o $(BIN)/bench ./jepsen/bench && $(BIN)/bench
+
+bench-large: build ## 1,000,000 files against 10,000: create rate, memory of the servers (15 minutes)
+	@$(GO) build -o $(BIN)/bench ./jepsen/bench && $(BIN)/bench --million
+
+bench-peers: build ## SeaweedFS and JuiceFS, if they can be had, beside a mount and go-fuse loopback (20 minutes)
 	@tools/needs.sh fusermount3
-	@tools/bench.sh
+	@$(GO) build -o $(BIN)/bench ./jepsen/bench && $(BIN)/bench --peers
 
 proto: ## generate code from the .proto files (needs Debian's protobuf-compiler)
 	@tools/proto.sh

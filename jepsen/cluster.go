@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -85,14 +87,25 @@ func (c *Cluster) Add() (*Node, error) {
 	return n, nil
 }
 
+// Ports of nodes. They are below those that Linux gives to outgoing connections (32768 and up): one of those
+// would be taken by somebody else while its node is down.
+const firstPort, lastPort = 10_000, 32_000
+
+// nextPort begins anywhere, for the sake of others on this machine, and gives no port twice.
+var nextPort = func() *atomic.Int32 {
+	var n atomic.Int32
+	n.Store(rand.Int32N(lastPort - firstPort))
+	return &n
+}()
+
 // freeAddr finds a loopback port that is free for TCP and UDP.
 func freeAddr() (string, error) {
 	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+nextPort.Add(1)%(lastPort-firstPort))
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return "", err
+			continue
 		}
-		addr := l.Addr().String()
 		u, uerr := net.ListenPacket("udp", addr)
 		l.Close()
 		if uerr == nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,9 +15,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"eggsfs/client"
-	"eggsfs/eggs"
 )
 
 // bench measures the cluster through the client library, or any folder through
@@ -27,17 +24,56 @@ type bench struct {
 	callers int
 	count   int
 	size    int
+	dirs    int
 	stream  int64
+	streams int
+	random  int
 	dir     string
+	keep    string
+	reuse   string
+	limit   time.Duration
+	cold    bool
+	sync    bool
 	pids    []int
 	only    []string
+
+	mu    sync.Mutex
+	files []io.Closer // opened, to be closed at the end
 }
 
 // action is one measured thing, done count times by callers.
 type action struct {
-	name string
-	do   func(ctx context.Context, i int) error
+	name    string
+	count   int
+	callers int
+	do      func(ctx context.Context, i int) (units int, err error)
 }
+
+// place is where the actions happen. Files are f0, f1, …, directories d0, d1, …;
+// i also says in which of the place's directories they are.
+type place interface {
+	create(ctx context.Context, i int) error
+	stat(ctx context.Context, i int) error
+	mkdir(ctx context.Context, i int) error
+	unlink(ctx context.Context, i int) error
+	rmdir(ctx context.Context, i int) error
+	// list lists everything, with attributes if asked, and returns how many entries there were.
+	list(ctx context.Context, attrs bool) (int, error)
+	// write makes the s-th large file.
+	write(ctx context.Context, s int) error
+	// open opens the s-th large file.
+	open(ctx context.Context, s int) (large, error)
+	// close removes everything, unless it is to be kept, and lets go of the place.
+	close(keep bool) error
+}
+
+// large is a large file opened for reading.
+type large interface {
+	ReadAt(p []byte, off int64) (int, error)
+	Close() error
+}
+
+const benchActions = "create, stat, mkdir, names, list, write, read, reread, random, unlink, rmdir"
 
 func benchCommand(o *options) *cobra.Command {
 	b := &bench{o: o}
@@ -50,6 +86,9 @@ rates, latencies and CPU. Without --dir it uses the client library, with --dir a
 mounted folder through the operating system, so that the two, and other file systems,
 can be compared. CPU is its own plus that of the processes in --pids.
 
+Rates are files, directories, entries (names: without attributes, list: with them),
+MiB (write, read, reread) or reads of 4 KiB (random) a second.
+
 ` + exitCodes,
 		Example: "  eggs bench --callers 256 --count 20000\n  eggs bench --dir /mnt/eggs --callers 16 --size 1024",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,55 +99,88 @@ can be compared. CPU is its own plus that of the processes in --pids.
 				}
 				b.pids = append(b.pids, n)
 			}
-			if b.callers < 1 || b.count < 1 || b.size < 0 || b.stream < 0 {
-				return usageError{errors.New("bench: --callers and --count must be positive")}
+			if err := b.validate(); err != nil {
+				return usageError{fmt.Errorf("bench: %w", err)}
 			}
 			return b.run(cmd.Context())
 		},
 	}
-	cmd.Flags().IntVar(&b.callers, "callers", 16, "how many at the same time")
-	cmd.Flags().IntVar(&b.count, "count", 5000, "how many files")
-	cmd.Flags().IntVar(&b.size, "size", 1024, "bytes of each file")
-	cmd.Flags().Int64Var(&b.stream, "stream", 0, "MiB of a large file to write and read, 0 for none")
-	cmd.Flags().StringVar(&b.dir, "dir", "", "a folder to use through the operating system")
-	cmd.Flags().StringVar(&pids, "pids", "", "processes whose CPU counts")
-	cmd.Flags().StringSliceVar(&b.only, "only", nil, "some of create, stat, list, mkdir, unlink, rmdir, write, read")
+	f := cmd.Flags()
+	f.IntVar(&b.callers, "callers", 16, "how many at the same time")
+	f.IntVar(&b.count, "count", 5000, "how many files")
+	f.IntVar(&b.size, "size", 1024, "bytes of each file")
+	f.IntVar(&b.dirs, "dirs", 0, "directories to spread them over (default 64, 1 with --dir)")
+	f.Int64Var(&b.stream, "stream", 0, "MiB of each large file to write and read, 0 for none")
+	f.IntVar(&b.streams, "streams", 1, "how many large files at the same time")
+	f.IntVar(&b.random, "random", 2000, "how many random reads of the large files")
+	f.StringVar(&b.dir, "dir", "", "a folder to use through the operating system")
+	f.StringVar(&b.keep, "keep", "", "name of the folder to make, which stays")
+	f.StringVar(&b.reuse, "reuse", "", "name of a folder that --keep left: do only what --only says, there")
+	f.DurationVar(&b.limit, "limit", 0, "end each action after this time and go on with what was done, 0 for never")
+	f.BoolVar(&b.cold, "cold", false, "drop the machine's page cache before read and random (root)")
+	f.BoolVar(&b.sync, "fsync", false, "with --dir: fsync large files before close")
+	f.StringVar(&pids, "pids", "", "processes whose CPU counts")
+	f.StringSliceVar(&b.only, "only", nil, "some of "+benchActions)
 	return cmd
 }
 
-func (b *bench) run(ctx context.Context) error {
-	var actions []action
-	var err error
-	if b.dir != "" {
-		actions, err = b.onFolder()
-	} else {
-		c, oerr := b.o.open(ctx)
-		if oerr != nil {
-			return oerr
-		}
-		defer c.Close()
-		var clean func() error
-		actions, clean, err = b.onLibrary(ctx, c)
-		if err == nil {
-			defer func() {
-				if cerr := clean(); cerr != nil {
-					b.o.say("the folder of this run stays: %v", cerr)
-				}
-			}()
+func (b *bench) validate() error {
+	if b.callers < 1 || b.count < 1 || b.streams < 1 || b.random < 1 {
+		return errors.New("--callers, --count, --streams and --random must be positive")
+	}
+	if b.size < 0 || b.stream < 0 || b.dirs < 0 || b.limit < 0 {
+		return errors.New("--size, --stream, --dirs and --limit must not be negative")
+	}
+	for _, name := range b.only {
+		if !slices.Contains(strings.Split(benchActions, ", "), name) {
+			return fmt.Errorf("--only %s: must be some of %s", name, benchActions)
 		}
 	}
+	if b.reuse != "" && (b.keep != "" || len(b.only) == 0) {
+		return errors.New("--reuse needs --only and excludes --keep")
+	}
+	if b.dirs == 0 {
+		if b.dirs = 64; b.dir != "" {
+			b.dirs = 1
+		}
+	}
+	return nil
+}
+
+func (b *bench) run(ctx context.Context) error {
+	p, err := b.open(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err := p.close(b.keep != "" || b.reuse != ""); err != nil {
+			b.o.say("the folder of this run stays: %v", err)
+		}
+	}()
+	defer func() {
+		for _, f := range b.files {
+			_ = f.Close()
+		}
+	}()
 	results := []benchResult{}
-	for _, a := range actions {
+	done := map[string]int{} // how many of a thing there are
+	for _, a := range b.actions(p) {
 		if !b.needed(a.name) {
 			continue
+		}
+		if on := builds[a.name]; on != "" && b.reuse == "" {
+			a.count = min(a.count, done[on])
+		}
+		if b.cold && (a.name == "read" || a.name == "random") {
+			if err := dropCaches(); err != nil {
+				return err
+			}
 		}
 		r, err := b.measure(ctx, a)
 		if err != nil {
 			return fmt.Errorf("bench %s: %w", a.name, err)
 		}
+		done[a.name] = r.done
 		if len(b.only) > 0 && !slices.Contains(b.only, a.name) {
 			continue
 		}
@@ -123,56 +195,100 @@ func (b *bench) run(ctx context.Context) error {
 	return nil
 }
 
-// needed reports whether an action was asked for, or one that builds on it was.
-func (b *bench) needed(name string) bool {
-	builds := map[string][]string{
-		"create": {"stat", "list", "unlink"}, "mkdir": {"list", "rmdir"}, "write": {"read"},
-	}
-	return len(b.only) == 0 || slices.Contains(b.only, name) ||
-		slices.ContainsFunc(builds[name], func(n string) bool { return slices.Contains(b.only, n) })
+// builds says which action has to come before another, for as many things.
+var builds = map[string]string{
+	"stat": "create", "unlink": "create", "rmdir": "mkdir", "read": "write", "reread": "write",
 }
 
+// needed reports whether an action was asked for, or one that builds on it was.
+func (b *bench) needed(name string) bool {
+	if len(b.only) == 0 || slices.Contains(b.only, name) {
+		return true
+	}
+	if b.reuse != "" {
+		return false
+	}
+	return slices.ContainsFunc(b.only, func(asked string) bool {
+		return builds[asked] == name || name == "write" && asked == "random" ||
+			name == "create" && (asked == "list" || asked == "names")
+	})
+}
+
+// actions are all of them, in the order in which they build on each other.
+func (b *bench) actions(p place) []action {
+	one := func(f func(context.Context, int) error) func(context.Context, int) (int, error) {
+		return func(ctx context.Context, i int) (int, error) { return 1, f(ctx, i) }
+	}
+	list := func(attrs bool) func(context.Context, int) (int, error) {
+		return func(ctx context.Context, _ int) (int, error) { return p.list(ctx, attrs) }
+	}
+	all := []action{
+		{"create", b.count, b.callers, one(p.create)},
+		{"stat", b.count, b.callers, one(p.stat)},
+		{"mkdir", b.count, b.callers, one(p.mkdir)},
+		{"names", 1, 1, list(false)},
+		{"list", 1, 1, list(true)},
+	}
+	if b.stream > 0 {
+		mib := int(b.stream)
+		read := func(ctx context.Context, s int) (int, error) { return mib, b.readAll(ctx, p, s) }
+		all = append(
+			all,
+			action{"write", b.streams, b.streams, func(ctx context.Context, s int) (int, error) {
+				return mib, p.write(ctx, s)
+			}},
+			action{"read", b.streams, b.streams, read},
+			action{"reread", b.streams, b.streams, read},
+			b.randomReads(p),
+		)
+	}
+	return append(
+		all,
+		action{"unlink", b.count, b.callers, one(p.unlink)},
+		action{"rmdir", b.count, b.callers, one(p.rmdir)},
+	)
+}
+
+// benchResult is one action's figures.
 type benchResult struct {
 	Action  string  `json:"action"`
 	Callers int     `json:"callers"`
-	Count   int     `json:"count"`
+	Count   int     `json:"count"` // units done
 	Rate    float64 `json:"per_second"`
 	P50     float64 `json:"p50_ms"`
 	P99     float64 `json:"p99_ms"`
 	CPU     float64 `json:"cpu_ms_each"`
+	Peak    float64 `json:"peak_mib"` // most memory that this process ever had
+	done    int     // calls done
 }
 
+// String is the line that is printed.
 func (r benchResult) String() string {
 	return fmt.Sprintf("%-8s %4d callers  %8.0f /s   p50 %7.2f ms   p99 %7.2f ms   CPU %6.3f ms each",
 		r.Action, r.Callers, r.Rate, r.P50, r.P99, r.CPU)
 }
 
-// large reports whether an action is one long thing, which only one caller does.
-func (a action) large() bool { return a.name == "write" || a.name == "read" || a.name == "list" }
-
 func (b *bench) measure(ctx context.Context, a action) (benchResult, error) {
-	count, callers := b.count, b.callers
-	if a.large() {
-		count, callers = 1, 1
-	}
-	times := make([]time.Duration, count)
-	var next atomic.Int64
+	times := make([]time.Duration, a.count)
+	var next, units atomic.Int64
 	var failed atomic.Pointer[error]
 	cpu, begin := b.cpu(), time.Now()
 	var wg sync.WaitGroup
-	for range callers {
+	for range a.callers {
 		wg.Go(func() {
-			for failed.Load() == nil && ctx.Err() == nil {
+			for failed.Load() == nil && ctx.Err() == nil && (b.limit == 0 || time.Since(begin) < b.limit) {
 				i := int(next.Add(1)) - 1
-				if i >= count {
+				if i >= a.count {
 					return
 				}
 				t := time.Now()
-				if err := a.do(ctx, i); err != nil {
+				n, err := a.do(ctx, i)
+				if err != nil {
 					failed.Store(&err)
 					return
 				}
 				times[i] = time.Since(t)
+				units.Add(int64(n))
 			}
 		})
 	}
@@ -184,18 +300,17 @@ func (b *bench) measure(ctx context.Context, a action) (benchResult, error) {
 	if err := ctx.Err(); err != nil {
 		return benchResult{}, err
 	}
-	slices.Sort(times)
-	units := float64(count)
-	switch a.name {
-	case "list":
-		units = float64(2 * b.count) // entries: the files and the directories
-	case "write", "read":
-		units = float64(b.stream) // MiB
+	n := min(int(next.Load()), a.count)
+	if n == 0 || units.Load() == 0 {
+		return benchResult{}, errors.New("nothing was there to do")
 	}
+	times = times[:n]
+	slices.Sort(times)
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	each := float64(units.Load())
 	return benchResult{
-		Action: a.name, Callers: callers, Count: int(units), Rate: units / took.Seconds(),
-		P50: ms(times[count/2]), P99: ms(times[count*99/100]), CPU: ms(used) / units,
+		Action: a.name, Callers: a.callers, Count: int(each), Rate: each / took.Seconds(),
+		P50: ms(times[n/2]), P99: ms(times[n*99/100]), CPU: ms(used) / each, Peak: peakMiB(), done: n,
 	}, nil
 }
 
@@ -221,206 +336,22 @@ func (b *bench) cpu() time.Duration {
 	return total
 }
 
-// onFolder does everything through the operating system.
-func (b *bench) onFolder() ([]action, error) {
-	top, err := os.MkdirTemp(b.dir, "bench-")
-	if err != nil {
-		return nil, err
+// peakMiB is the most memory this process ever had resident.
+func peakMiB() float64 {
+	text, _ := os.ReadFile("/proc/self/status")
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	if f := strings.Fields(rest); len(f) > 0 {
+		kib, _ := strconv.ParseFloat(f[0], 64)
+		return kib / 1024
 	}
-	file := func(i int) string { return filepath.Join(top, "f"+strconv.Itoa(i)) }
-	sub := func(i int) string { return filepath.Join(top, "d"+strconv.Itoa(i)) }
-	content := pattern(b.size)
-	large := filepath.Join(top, "large")
-	actions := []action{
-		{"create", func(_ context.Context, i int) error { return os.WriteFile(file(i), content, 0o644) }},
-		{"stat", func(_ context.Context, i int) error { _, err := os.Lstat(file(i)); return err }},
-		{"mkdir", func(_ context.Context, i int) error { return os.Mkdir(sub(i), 0o755) }},
-		{"list", func(context.Context, int) error { return listFolder(top, 2*b.count) }},
-	}
-	if b.stream > 0 {
-		actions = append(
-			actions,
-			action{"write", func(context.Context, int) error { return writeLarge(large, b.stream) }},
-			action{"read", func(context.Context, int) error { return readLarge(large) }},
-		)
-	}
-	return append(
-		actions,
-		action{"unlink", func(_ context.Context, i int) error { return os.Remove(file(i)) }},
-		action{"rmdir", func(_ context.Context, i int) error {
-			err := os.Remove(sub(i))
-			if i == b.count-1 {
-				defer os.RemoveAll(top)
-			}
-			return err
-		}},
-	), nil
+	return 0
 }
 
-func pattern(size int) []byte {
-	p := make([]byte, size)
-	for i := range p {
-		p[i] = byte(i * 7)
-	}
-	return p
-}
-
-func listFolder(dir string, want int) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if _, err := e.Info(); err != nil {
-			return err
-		}
-	}
-	if len(entries) < want {
-		return fmt.Errorf("%d entries, want %d", len(entries), want)
+// dropCaches writes everything back and forgets the page cache, so that what is read next is cold.
+func dropCaches() error {
+	syscall.Sync()
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1\n"), 0o200); err != nil {
+		return fmt.Errorf("--cold: cannot drop the page cache: %w", err)
 	}
 	return nil
-}
-
-func writeLarge(path string, mib int64) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	buf := pattern(1 << 20)
-	for range mib {
-		if _, err := f.Write(buf); err != nil {
-			f.Close()
-			return err
-		}
-	}
-	return f.Close()
-}
-
-func readLarge(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	buf := make([]byte, 1<<20)
-	for {
-		n, err := f.Read(buf)
-		if n == 0 {
-			if err != nil && err.Error() == "EOF" {
-				return nil
-			}
-			return err
-		}
-	}
-}
-
-// onLibrary does the same through the client library.
-func (b *bench) onLibrary(ctx context.Context, c *client.Client) ([]action, func() error, error) {
-	const dirs = 64 // directories, so that many shards take part
-	name := fmt.Sprintf("bench-%d", time.Now().UnixNano())
-	top, err := c.Mkdir(ctx, eggs.Root, name, client.CreateOptions{Mode: 0o755})
-	if err != nil {
-		return nil, nil, err
-	}
-	clean := func() error {
-		return removeTree(context.WithoutCancel(ctx), c, eggs.Root, client.Entry{Name: name, Target: top.ID})
-	}
-	var homes []eggs.InodeID
-	for i := range dirs {
-		a, err := c.Mkdir(ctx, top.ID, fmt.Sprintf("home%d", i), client.CreateOptions{Mode: 0o755})
-		if err != nil {
-			return nil, nil, err
-		}
-		homes = append(homes, a.ID)
-	}
-	content := pattern(b.size)
-	home := func(i int) eggs.InodeID { return homes[i%dirs] }
-	ids := make([]eggs.InodeID, b.count)
-	actions := []action{
-		{"create", func(ctx context.Context, i int) error {
-			w, err := c.Create(ctx, home(i), "f"+strconv.Itoa(i), client.CreateOptions{Mode: 0o644})
-			if err != nil {
-				return err
-			}
-			ids[i] = w.ID()
-			if _, err := w.Write(content); err != nil {
-				w.Abort()
-				return err
-			}
-			_, err = w.Close(ctx)
-			return err
-		}},
-		{"stat", func(ctx context.Context, i int) error { _, err := c.Stat(ctx, ids[i]); return err }},
-		{"mkdir", func(ctx context.Context, i int) error {
-			_, err := c.Mkdir(ctx, home(i), "d"+strconv.Itoa(i), client.CreateOptions{Mode: 0o755})
-			return err
-		}},
-		{"list", func(ctx context.Context, _ int) error { return listLibrary(ctx, c, homes, 2*b.count) }},
-	}
-	if b.stream > 0 {
-		actions = append(actions, b.streams(c, top.ID)...)
-	}
-	return append(
-		actions,
-		action{"unlink", func(ctx context.Context, i int) error {
-			return c.Unlink(ctx, home(i), "f"+strconv.Itoa(i), 0)
-		}},
-		action{"rmdir", func(ctx context.Context, i int) error { return c.Rmdir(ctx, home(i), "d"+strconv.Itoa(i)) }},
-	), clean, nil
-}
-
-func listLibrary(ctx context.Context, c *client.Client, homes []eggs.InodeID, want int) error {
-	total := 0
-	for _, dir := range homes {
-		for after := uint64(0); ; {
-			entries, _, end, err := c.ReadDir(ctx, dir, after, 5000, true)
-			if err != nil {
-				return err
-			}
-			if total += len(entries); end {
-				break
-			}
-			after = entries[len(entries)-1].Cursor
-		}
-	}
-	if total < want {
-		return fmt.Errorf("%d entries, want %d", total, want)
-	}
-	return nil
-}
-
-func (b *bench) streams(c *client.Client, dir eggs.InodeID) []action {
-	var id eggs.InodeID
-	return []action{
-		{"write", func(ctx context.Context, _ int) error {
-			w, err := c.Create(ctx, dir, "large", client.CreateOptions{Mode: 0o644})
-			if err != nil {
-				return err
-			}
-			buf := pattern(1 << 20)
-			for range b.stream {
-				if _, err := w.Write(buf); err != nil {
-					w.Abort()
-					return err
-				}
-			}
-			id = w.ID()
-			_, err = w.Close(ctx)
-			return err
-		}},
-		{"read", func(ctx context.Context, _ int) error {
-			r, err := c.Open(ctx, id)
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			buf := make([]byte, 1<<20)
-			for off := int64(0); off < r.Size(); off += int64(len(buf)) {
-				if _, err := r.ReadAt(buf[:min(int64(len(buf)), r.Size()-off)], off); err != nil {
-					return err
-				}
-			}
-			return nil
-		}},
-	}
 }
