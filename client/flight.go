@@ -24,7 +24,8 @@ type flight struct {
 	off, size int64
 	class     eggs.SpanClass
 	enc       *erasure.Encoded
-	done      chan struct{}
+	begun     chan struct{}   // closed when the span before is certified, or this one has failed
+	done      chan struct{}   // closed when it has arrived, or failed
 	buf       *erasure.Buffer // until done; mu
 
 	// Set before done is closed.
@@ -76,7 +77,7 @@ func (w *writer) ship() error {
 	}
 	f := &flight{
 		w: w, off: w.start, size: size, class: class, enc: enc,
-		done: make(chan struct{}), buf: w.buf,
+		begun: make(chan struct{}), done: make(chan struct{}), buf: w.buf,
 	}
 	w.mu.Lock()
 	w.flight = f
@@ -90,6 +91,7 @@ func (w *writer) ship() error {
 	}
 	if !w.c.spawn(func() { f.send(certify) }) {
 		f.err = eggs.E("client.Write", eggs.Canceled, "the client is closed")
+		close(f.begun)
 		close(f.done)
 	}
 	return nil
@@ -105,7 +107,20 @@ func (f *flight) send(prev *flight) {
 	f.err = err
 	f.w.mu.Unlock()
 	buf.Release()
+	if f.failedToBegin() {
+		close(f.begun)
+	}
 	close(f.done)
+}
+
+// failedToBegin reports whether no initiate was answered.
+func (f *flight) failedToBegin() bool {
+	select {
+	case <-f.begun:
+		return false
+	default:
+		return true
+	}
 }
 
 // transfer initiates the span and writes its blocks, on other disks for as
@@ -119,6 +134,9 @@ func (f *flight) transfer(prev *flight) error {
 			return err
 		}
 		prev = nil
+		if try == 0 {
+			close(f.begun)
+		}
 		proofs, bad, err := f.put(ctx, certs)
 		if err == nil {
 			f.proofs = proofs

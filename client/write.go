@@ -446,6 +446,12 @@ func (w *writer) readSent(p []byte, off, start int64) (int, error) {
 			return 0, err
 		}
 	}
+	// The span before f is certified by the request that begins f.
+	<-f.begun
+	if f.over() && f.err != nil {
+		w.wmu.Unlock()
+		return 0, f.err
+	}
 	certified := f.off
 	if f.certified {
 		certified += f.size
