@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"eggsfs/eggs"
+	"eggsfs/internal/disk"
 )
 
 const identityFormat = 1
@@ -165,8 +166,8 @@ func lockData(data string) (*os.File, error) {
 	fail := func(kind eggs.Kind, err error) error {
 		return &eggs.Error{Op: "node.Lock", Name: data, Kind: kind, Err: err}
 	}
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fail(eggs.IO, err)
+	if err := disk.MkdirAll(data, 0o700); err != nil {
+		return nil, fail(eggs.KindOf(err), err)
 	}
 	f, err := os.OpenFile(filepath.Join(data, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -34,8 +34,9 @@
 //
 // A file is written under tmp/, its data synced, renamed to its name, and the
 // directory that got the name is synced: in that order, each step waiting for the one
-// before. Callers that sync one directory at a time share the work: one sync
-// serves all who asked before it began.
+// before. A folder's name is synced before anything is made in it (MkdirAll, Mkdir).
+// Callers that sync one directory at a time share the work: one sync serves all who
+// asked before it began.
 //
 // Errors are *eggs.Error: NoSpace when the file system is full (not a fault of the
 // disk), Busy when the process has no descriptors or memory left (neither), NotExist,

@@ -54,8 +54,8 @@ type Folder struct {
 // Conflict when it is another disk's or not a disk's, WrongCluster, InUse, Version, Corrupt, IO.
 func Open(o Options) (*Folder, error) {
 	if o.Want == 0 {
-		if err := os.MkdirAll(o.Path, 0o755); err != nil {
-			return nil, wrap("disk.Open", o.Path, err)
+		if err := mkdirAll(o.Path, 0o755, o.Fault); err != nil {
+			return nil, err
 		}
 	}
 	dir, err := os.OpenFile(o.Path, os.O_RDONLY|unix.O_DIRECTORY, 0)
