@@ -12,12 +12,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"eggsfs/eggs"
+	"eggsfs/internal/auth"
+	"eggsfs/wire"
 )
 
 // refused runs eggsnode and fails unless it ends with an error that says want.
 func refused(t *testing.T, want string, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	args = append(args, "--http", "off")
 	out, err := exec.CommandContext(ctx, filepath.Join(binaries, "eggsnode"), args...).CombinedOutput()
@@ -37,6 +41,7 @@ func refused(t *testing.T, want string, args ...string) {
 func TestBadInput(t *testing.T) {
 	c := start(t, 1)
 	n := c.Node(0)
+	pid := n.PID()
 	free := func() string { a, err := freeAddr(); must(t, err); return a }
 	other := t.TempDir()
 
@@ -65,8 +70,19 @@ func TestBadInput(t *testing.T) {
 		must(t, os.WriteFile(bad, []byte("nonsense\n"), 0o600))
 		refused(t, "bad.key", "--data", other+"/badkey", "--listen", free(), "--join", n.Addr, "--key-file", bad)
 	})
+	t.Run("another cluster's data folder", func(t *testing.T) {
+		second := secondCluster(t)
+		must(t, second.Node(0).Stop())
+		refused(t, "belongs to cluster", "--data", second.Node(0).Data, "--listen", free(), "--join", n.Addr,
+			"--key-file", c.Key())
+		must(t, second.Start()) // it is still what it was
+	})
 	t.Run("garbage on the port", func(t *testing.T) { garbage(t, n.Addr) })
+	t.Run("strangers", func(t *testing.T) { strangers(t, c, n.Addr) })
 
+	if n.PID() != pid {
+		t.Fatal("the node ended meanwhile")
+	}
 	if out := run(t, c, "status"); !strings.Contains(out, "healthy") {
 		t.Fatalf("after all that the cluster is not healthy:\n%s", out)
 	}
@@ -77,30 +93,94 @@ func secondCluster(t *testing.T) *Cluster {
 	return start(t, 1)
 }
 
-// garbage sends what strangers send; the port must answer or close, and take no memory.
+// garbage sends what strangers send; the port answers in words or closes, and serves on.
 func garbage(t *testing.T, addr string) {
 	t.Helper()
 	random := make([]byte, 1<<20)
 	_, _ = rand.Read(random)
-	for _, b := range [][]byte{
-		[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
-		random,
-		{0x16, 0x03, 0x01, 0xff, 0xff},
-		append([]byte("EGGSBLK1"), bytes.Repeat([]byte{0xff}, 64)...),
-		{},
+	for _, x := range []struct{ bytes, words string }{
+		{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "this port speaks TLS"},
+		{"\x00" + string(random), "this port speaks TLS"},
+		{"\x16\x03\x01\xff\xff", ""},
+		{wire.PlainBlockMagic + strings.Repeat("\xff", 64), "the limit is"}, // a frame of 4 GiB
+		{wire.PlainBlockMagic + "\x08\x00\x00\x00" + strings.Repeat("\xff", 8), "unexpected EOF"},
+		{"", ""},
 	} {
+		said := ""
 		for range 20 {
-			conn, err := net.DialTimeout("tcp", addr, time.Second)
+			conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 			must(t, err)
 			_ = conn.SetDeadline(time.Now().Add(500 * time.Millisecond))
-			_, _ = conn.Write(b)
-			_, _ = io.Copy(io.Discard, conn)
+			_, _ = io.WriteString(conn, x.bytes)
+			b, _ := io.ReadAll(conn)
+			said += string(b)
 			conn.Close()
+		}
+		if !strings.Contains(said, x.words) {
+			t.Errorf("%.20q is answered with %q, want a word of %q", x.bytes, said, x.words)
 		}
 		udp, err := net.Dial("udp", addr)
 		must(t, err)
-		_, _ = udp.Write(b[:min(len(b), 1400)])
+		_, _ = io.WriteString(udp, x.bytes[:min(len(x.bytes), 1400)])
 		udp.Close()
+	}
+}
+
+// strangers are those who speak the protocol, but wrongly: each is told why.
+func strangers(t *testing.T, c *Cluster, addr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	dial := func(keyFile, alpn string) func(ctx context.Context, addr string) (net.Conn, error) {
+		key, err := auth.LoadKey(keyFile)
+		must(t, err)
+		conf, err := key.ClientTLS(auth.Identity{}, alpn)
+		must(t, err)
+		return func(ctx context.Context, addr string) (net.Conn, error) { return wire.DialTLS(ctx, addr, conf) }
+	}
+	other := filepath.Join(t.TempDir(), "other.key")
+	_, err := auth.CreateKey(other)
+	must(t, err)
+	wrongCluster := wire.NewHello(0xC2, 0, "a stranger")
+	newer := wire.NewHello(0, 0, "of another version")
+	newer.MinVersion, newer.MaxVersion = 77, 99
+	for _, x := range []struct {
+		name  string
+		key   string
+		hello *wire.Hello
+		kind  eggs.Kind
+		words string
+	}{
+		{"a client of another version", c.Key(), newer, eggs.Version, "77 to 99"},
+		{"another cluster's client", c.Key(), wrongCluster, eggs.WrongCluster, "00000000000000c2"},
+		{"a wrong key", other, wire.NewHello(0, 0, "of another key"), eggs.Permission, auth.NotThisKey},
+	} {
+		conn, err := wire.Dial(ctx, wire.DialConfig{Addr: addr, Dial: dial(x.key, wire.ALPNRPC), Hello: x.hello})
+		if err == nil {
+			conn.Close()
+		}
+		if eggs.KindOf(err) != x.kind || !strings.Contains(err.Error(), x.words) {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+	conn, err := dial(c.Key(), wire.ALPNRPC)(ctx, addr)
+	must(t, err)
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_, err = conn.Write(bytes.Repeat([]byte{0xff}, 64)) // the header of a frame of 4 GiB
+	must(t, err)
+	if b, err := io.ReadAll(conn); err != nil || !strings.Contains(string(b), "limit") {
+		t.Errorf("an oversized frame is answered with %q, %v", b, err)
+	}
+	out, err := exec.CommandContext(ctx, filepath.Join(binaries, "eggs"),
+		"--cluster", addr, "--key-file", other, "status").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), auth.NotThisKey) {
+		t.Errorf("eggs with a wrong key: %v: %s", err, out)
+	}
+	out, err = exec.CommandContext(ctx, filepath.Join(binaries, "eggsfuse"),
+		"--key-file", other, addr, t.TempDir()).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), auth.NotThisKey) {
+		t.Errorf("eggsfuse with a wrong key: %v: %s", err, out)
 	}
 }
 
@@ -109,7 +189,8 @@ func garbage(t *testing.T, addr string) {
 func TestForeignAndDamagedFolders(t *testing.T) {
 	c := start(t, 1)
 	mnt := mount(t, c)
-	must(t, os.WriteFile(mnt+"/kept", []byte("kept"), 0o644))
+	kept := newLargeFiles(1)
+	kept.write(t, mnt)
 	n := c.Node(0)
 	free, err := freeAddr()
 	must(t, err)
@@ -139,20 +220,28 @@ func TestForeignAndDamagedFolders(t *testing.T) {
 		refused(t, "node.json", flags...)
 		must(t, os.WriteFile(n.Data+"/node.json", whole, 0o600))
 	})
-	t.Run("two block folders are swapped, a third is empty", func(t *testing.T) {
+	t.Run("block folders are swapped, empty, unreadable or damaged", func(t *testing.T) {
 		blocks := n.Data + "/blocks/"
 		must(t, os.Rename(blocks+"00", blocks+"x"))
 		must(t, os.Rename(blocks+"01", blocks+"00"))
 		must(t, os.Rename(blocks+"x", blocks+"01"))
 		must(t, os.Rename(blocks+"02", blocks+"away"))
 		must(t, os.Mkdir(blocks+"02", 0o700))
+		must(t, os.Rename(blocks+"03", blocks+"away3"))
+		must(t, os.WriteFile(blocks+"03", []byte("a file"), 0o600))
+		whole, err := os.ReadFile(blocks + "04/identity")
+		must(t, err)
+		must(t, os.WriteFile(blocks+"04/identity", whole[:len(whole)/2], 0o600))
 		must(t, n.Start())
 		must(t, n.WaitReady())
 		out := run(t, c, "-o", "json", "status")
-		if strings.Count(out, `does not serve`) < 3 {
-			t.Fatalf("status does not say that three disks do not serve:\n%s", out)
+		if strings.Count(out, `does not serve`) < 5 {
+			t.Fatalf("status does not say that five disks do not serve:\n%s", out)
 		}
 		must(t, n.Stop())
+		must(t, os.WriteFile(blocks+"04/identity", whole, 0o600))
+		must(t, os.Remove(blocks+"03"))
+		must(t, os.Rename(blocks+"away3", blocks+"03"))
 		must(t, os.Remove(blocks+"02"))
 		must(t, os.Rename(blocks+"away", blocks+"02"))
 		must(t, os.Rename(blocks+"00", blocks+"x"))
@@ -161,9 +250,7 @@ func TestForeignAndDamagedFolders(t *testing.T) {
 	})
 	must(t, n.Start())
 	must(t, n.WaitReady())
-	if b, err := os.ReadFile(mnt + "/kept"); err != nil || string(b) != "kept" {
-		t.Fatalf("after all that the file reads %q, %v", b, err)
-	}
+	kept.compare(t, c, "after all that")
 }
 
 // TestFullDisk: at the reserve a writer gets ENOSPC, the cluster stays up, and

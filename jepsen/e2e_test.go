@@ -2,10 +2,8 @@ package jepsen
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,99 +109,6 @@ func TestVisibility(t *testing.T) {
 	for _, m := range []string{one, two} {
 		if _, err := os.Stat(m + "/killed"); !os.IsNotExist(err) {
 			t.Fatalf("a killed writer left a name: %v", err)
-		}
-	}
-}
-
-// TestLostDisks: files survive the loss of all disks of a node and of any flipped block, and with
-// too little left a read fails; it is never wrong.
-func TestLostDisks(t *testing.T) {
-	c := start(t, 3)
-	mnt := mount(t, c)
-	src := t.TempDir()
-	const files = 10
-	for i := range files {
-		sh(t, "head -c %d /dev/urandom >%s/f%d", 17<<20+i*4099, src, i)
-	}
-	sh(t, "cp %s/* %s/", src, mnt)
-	compare := func(what string) {
-		t.Helper()
-		drop := mount(t, c) // a fresh mount: nothing cached
-		for i := range files {
-			sh(t, "cmp %s/f%d %s/f%d || { echo '%s'; exit 1; }", src, i, drop, i, what)
-		}
-	}
-	mend := flipOneBlockOfEach(t, c)
-	compare("bits flipped in a block")
-	mend()
-	for _, n := range c.Nodes() {
-		n.Kill()
-	}
-	sh(t, "rm -rf %s/blocks/*/*", c.Node(0).Data)
-	must(t, c.Start())
-	compare("all blocks of one node gone")
-	for _, n := range c.Nodes() {
-		n.Kill()
-	}
-	sh(t, "rm -rf %s/blocks/*/*", c.Node(1).Data)
-	must(t, c.Start())
-	drop := mount(t, c)
-	for i := range 3 { // each waits a while for its disks
-		out := sh(t, "cat %s/f%d >%s/out 2>%s/err && echo read || cat %s/err", drop, i, src, src, src)
-		if !strings.Contains(out, "Input/output error") {
-			t.Fatalf("f%d with two thirds of its blocks gone: %s", i, out)
-		}
-		sh(t, "cmp -n $(stat -c %%s %s/out) %s/out %s/f%d", src, src, src, i) // what was read is right
-	}
-}
-
-// flipOneBlockOfEach flips a bit in every block of a node's first disk that has
-// any: one block of a span at most, as no two of a span are on one disk.
-// It returns what turns them back.
-func flipOneBlockOfEach(t *testing.T, c *Cluster) (mend func()) {
-	t.Helper()
-	var undo []func()
-	flip := func(path string, at int64, mask byte) error {
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		b := make([]byte, 1)
-		if _, err := f.ReadAt(b, at); err != nil {
-			return err
-		}
-		b[0] ^= mask
-		_, err = f.WriteAt(b, at)
-		return err
-	}
-	disks, err := filepath.Glob(c.Node(2).Data + "/blocks/*")
-	must(t, err)
-	flipped := 0
-	for _, disk := range disks {
-		if flipped > 0 {
-			break
-		}
-		must(t, filepath.WalkDir(disk, func(path string, d os.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() || !isBlock(path) {
-				return err
-			}
-			st, err := os.Stat(path)
-			if err != nil {
-				return err
-			}
-			at, mask := rand.Int64N(st.Size()), byte(1)<<rand.IntN(8)
-			flipped++
-			undo = append(undo, func() { must(t, flip(path, at, mask)) })
-			return flip(path, at, mask)
-		}))
-	}
-	if flipped == 0 {
-		t.Fatal("no block was found to damage")
-	}
-	return func() {
-		for _, f := range undo {
-			f()
 		}
 	}
 }

@@ -28,6 +28,7 @@ import (
 const (
 	dialTimeout = 2 * time.Second        // a peer that needs longer is as good as away
 	joinRetry   = 250 * time.Millisecond // between rounds over the seeds
+	seedLimit   = time.Second            // a later start waits no longer for a seed to say it is of another cluster
 )
 
 // takeFolder locks the data folder and finds out who this node is.
@@ -207,10 +208,11 @@ func (n *Node) dial(ctx context.Context, addr, alpn string) (net.Conn, error) {
 	return wire.DialTLS(ctx, addr, conf)
 }
 
-// learnCluster asks the seeds which cluster this is, the first time.
+// learnCluster asks the seeds which cluster this is, the first time. Later it only
+// refuses seeds that say at once that they are of another.
 func (n *Node) learnCluster() error {
 	if n.identity.Cluster != "" {
-		return nil
+		return n.sameCluster()
 	}
 	for round := 0; ; round++ {
 		for _, addr := range n.cfg.Join {
@@ -231,6 +233,33 @@ func (n *Node) learnCluster() error {
 		case <-time.After(joinRetry):
 		}
 	}
+}
+
+// sameCluster fails when a seed is of another cluster than this data folder. Seeds
+// that do not answer are no reason to wait: they are a hint only.
+func (n *Node) sameCluster() error {
+	answers := make(chan error, len(n.cfg.Join))
+	for _, addr := range n.cfg.Join {
+		go func() {
+			_, err := n.askCluster(addr)
+			answers <- err
+		}()
+	}
+	limit := time.After(seedLimit)
+	for range n.cfg.Join {
+		select {
+		case err := <-answers:
+			if errors.Is(err, eggs.Permission) || errors.Is(err, eggs.WrongCluster) {
+				return &eggs.Error{
+					Op: "node.Join", Name: n.cfg.Data, Kind: eggs.WrongCluster,
+					Err: fmt.Errorf("this data folder belongs to cluster %s: %w", n.identity.Cluster, err),
+				}
+			}
+		case <-limit:
+			return nil
+		}
+	}
+	return nil
 }
 
 func (n *Node) askCluster(addr string) (eggs.ClusterID, error) {
