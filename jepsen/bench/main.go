@@ -28,7 +28,7 @@ const usage = `bench [flags]: measures EggsFS on this machine and prints a table
   --million      instead: 1,000,000 files (BENCH_FILES) against 10,000
   --peers        instead: other file systems beside a mount, in the same run
 
-Exit codes: 0 measured (targets may be missed), 1 could not run, 2 usage.
+Exit codes: 0 measured (targets may be missed), 1 could not run, or interrupted, 2 usage.
 `
 
 // env is one run.
@@ -96,13 +96,16 @@ func run(args []string) int {
 	default:
 		e.all(ctx)
 	}
-	return e.finish(*out)
+	return e.finish(ctx, *out)
 }
 
 // finish judges and prints.
-func (e *env) finish(out string) int {
+func (e *env) finish(ctx context.Context, out string) int {
 	e.rep.judge(targets)
 	e.rep.Machine = append(e.rep.Machine, fmt.Sprintf("- the run took %s", time.Since(e.begin).Round(time.Second)))
+	if ctx.Err() != nil {
+		e.rep.Machine = append(e.rep.Machine, "- **interrupted**: the rest was not measured")
+	}
 	e.rep.markdown(os.Stdout)
 	f, err := os.Create(out)
 	if err == nil {
@@ -116,6 +119,9 @@ func (e *env) finish(out string) int {
 		return 1
 	}
 	e.talk("as JSON: %s", out)
+	if ctx.Err() != nil {
+		return 1
+	}
 	return 0
 }
 

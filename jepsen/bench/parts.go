@@ -151,6 +151,7 @@ func (e *env) library(ctx context.Context, part string, c *cluster) error {
 		e.run(ctx, s, job{
 			part: part, variant: fmt.Sprintf("1k.%d", callers), say: "1 KiB, " + plural(callers, "caller"),
 			only: []string{"create", "stat", "mkdir", "unlink"}, args: e.small(1024, callers), trials: e.trials,
+			names: map[string]string{"mkdir": "mkdir, " + plural(callers, "caller")},
 		})
 	}
 	return nil
@@ -188,6 +189,7 @@ func (e *env) through(ctx context.Context, part string, s system) {
 		e.run(ctx, s, job{
 			part: part, variant: "1k." + n, say: "1 KiB, " + plural(callers, "thread"),
 			only: []string{"create", "stat", "mkdir", "unlink"}, args: e.small(1024, callers), trials: e.trials,
+			names: map[string]string{"mkdir": "mkdir, " + plural(callers, "thread")},
 		})
 	}
 }

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -62,22 +65,42 @@ func (e *env) peer(ctx context.Context, part string, s system) {
 	}
 }
 
-// install builds a program of the Go module proxy into the run's folder, or finds it in PATH.
-func (e *env) install(ctx context.Context, name, module string) (string, error) {
+// install finds a program in PATH, or builds it from the Go module proxy in the run's folder. The module is copied
+// and built as the main one, since `go install` refuses modules that replace others.
+func (e *env) install(ctx context.Context, name, module, pkg string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
 	e.talk("build of %s; minutes", module)
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "install", module)
-	cmd.Dir = e.dir
-	cmd.Env = append(os.Environ(), "GOBIN="+e.dir)
-	cmd.WaitDelay = 5 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go install %s: %w: %s", module, err, last(string(out), 300))
+	run := func(dir string, args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir, cmd.WaitDelay = dir, 5*time.Second
+		out, err := cmd.Output()
+		if err != nil {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				out = append(out, exit.Stderr...)
+			}
+			err = fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, last(string(out), 300))
+		}
+		return out, err
 	}
-	return filepath.Join(e.dir, name), nil
+	out, err := run(e.dir, "mod", "download", "-json", module)
+	if err != nil {
+		return "", err
+	}
+	var got struct{ Dir string }
+	if err := json.Unmarshal(out, &got); err != nil {
+		return "", fmt.Errorf("go mod download %s: %w", module, err)
+	}
+	src, program := filepath.Join(e.dir, name+"-src"), filepath.Join(e.dir, name)
+	if err := os.CopyFS(src, os.DirFS(got.Dir)); err != nil {
+		return "", err
+	}
+	_, err = run(src, "build", "-o", program, pkg)
+	return program, err
 }
 
 // group is some daemons and a mount.
@@ -111,7 +134,7 @@ func (g *group) end() {
 
 // seaweed starts a master, two volume servers with two copies of everything, a filer and a mount.
 func (e *env) seaweed(ctx context.Context) (s system, end func(), err error) {
-	weed, err := e.install(ctx, "weed", "github.com/seaweedfs/seaweedfs/weed@"+seaweedVersion)
+	weed, err := e.install(ctx, "weed", "github.com/seaweedfs/seaweedfs@"+seaweedVersion, "./weed")
 	if err != nil {
 		return s, nil, err
 	}
@@ -173,13 +196,13 @@ func (e *env) seaweed(ctx context.Context) (s system, end func(), err error) {
 
 // juice starts Redis with its log synced each second, and a mount on it that keeps data in a folder.
 func (e *env) juice(ctx context.Context) (s system, end func(), err error) {
+	juice, err := e.install(ctx, "juicefs", "github.com/juicedata/juicefs@"+juiceVersion, ".")
+	if err != nil {
+		return s, nil, err
+	}
 	redis, err := exec.LookPath("redis-server")
 	if err != nil {
 		return s, nil, fmt.Errorf("it needs redis-server (Debian: redis-server): %w", err)
-	}
-	juice, err := e.install(ctx, "juicefs", "github.com/juicedata/juicefs@"+juiceVersion)
-	if err != nil {
-		return s, nil, err
 	}
 	g := &group{e: e, mnt: filepath.Join(e.dir, "juice-mnt")}
 	defer func() {

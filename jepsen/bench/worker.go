@@ -92,7 +92,9 @@ type job struct {
 
 // run measures j on s and adds a row for each action. A failure is a row for each action as well.
 func (e *env) run(ctx context.Context, s system, j job) map[string][]figure {
-	e.talk("%s %s", s.say, j.say)
+	if ctx.Err() == nil {
+		e.talk("%s %s", s.say, j.say)
+	}
 	got := map[string][]figure{}
 	var failed error
 	for range max(j.trials, 1) {
@@ -109,6 +111,9 @@ func (e *env) run(ctx context.Context, s system, j job) map[string][]figure {
 		for _, f := range figures {
 			got[f.Action] = append(got[f.Action], f)
 		}
+	}
+	if ctx.Err() != nil {
+		return got // interrupted: finish says so
 	}
 	for _, a := range j.only {
 		if !slices.Contains(j.hide, a) {
