@@ -102,6 +102,9 @@ type API interface {
 	// Create starts a file that gets its name at Writer.Close. No request is
 	// sent for a small file until then, but for a lease and Exclusive.
 	Create(ctx context.Context, dir eggs.InodeID, name string, o CreateOptions) (Writer, error)
+	// Prepare has what the first file in dir will need fetched in the background, as
+	// best it can: a session of its shard, ids, policies.
+	Prepare(dir eggs.InodeID)
 	// Open opens a finished file for reading. It never returns bytes whose checksum is wrong.
 	Open(ctx context.Context, id eggs.InodeID) (Reader, error)
 
@@ -136,7 +139,9 @@ type Writer interface {
 	ReadAt(p []byte, off int64) (int, error)
 	// SetAttr changes what the file will have at Close.
 	SetAttr(s SetAttr)
-	// Attr is what the file would be if closed now.
+	// SetXattrs says which extended attributes the file will have at Close, all of them.
+	SetXattrs(x map[string][]byte)
+	// Attr is what the file would be if closed now; after Close, what it was then.
 	Attr() Attr
 	// Rename changes the name that Close will give, in the same directory.
 	Rename(name string)

@@ -119,6 +119,7 @@ func (c *Client) Mkdir(ctx context.Context, dir eggs.InodeID, name string, o Cre
 		return Attr{}, fail("Mkdir", dir, name, err)
 	}
 	t := eggs.Time(reply.Time)
+	c.policy.born(eggs.InodeID(reply.Id), dir)
 	a := Attr{
 		ID: eggs.InodeID(reply.Id), Mode: o.Mode, UID: o.UID, GID: o.GID,
 		Mtime: t, Atime: t, Ctime: t, Owner: dir,

@@ -98,13 +98,22 @@ func (c *Client) ownTags(ctx context.Context, dir eggs.InodeID, now time.Time) (
 		return ownTags{}, eggs.NotDir
 	}
 	o = ownTags{tags: a.Policies, owner: a.Owner, until: now.Add(policyKeep)}
-	c.policy.mu.Lock()
-	defer c.policy.mu.Unlock()
-	if c.policy.own == nil || len(c.policy.own) >= policyMax {
-		c.policy.own = make(map[eggs.InodeID]ownTags)
-	}
-	c.policy.own[dir] = o
+	c.policy.keep(dir, o)
 	return o, nil
+}
+
+func (pc *policyCache) keep(dir eggs.InodeID, o ownTags) {
+	pc.mu.Lock()
+	defer pc.mu.Unlock()
+	if pc.own == nil || len(pc.own) >= policyMax {
+		pc.own = make(map[eggs.InodeID]ownTags)
+	}
+	pc.own[dir] = o
+}
+
+// born remembers of a directory that was made just now that it has no tags of its own.
+func (pc *policyCache) born(dir, owner eggs.InodeID) {
+	pc.keep(dir, ownTags{owner: owner, until: time.Now().Add(policyKeep)})
 }
 
 // takeTags copies those of the wanted tags that w has, and returns which.

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"eggsfs/eggs"
 	"eggsfs/erasure"
@@ -78,6 +80,11 @@ func (w *writer) linkVerbs() []*wire.Verb {
 	}
 	if late := w.lateAttr(); !fresh && late.Set != 0 {
 		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_SetAttr{SetAttr: late}})
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.attr.Xattrs)) {
+		verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_SetXattr{SetXattr: &wire.SetXattr{
+			Id: file, Cookie: w.cookie, Name: name, Value: w.attr.Xattrs[name],
+		}}})
 	}
 	verbs = append(verbs, &wire.Verb{Verb: &wire.Verb_LinkFile{LinkFile: &wire.LinkFile{
 		File: file, Cookie: w.cookie, Dir: uint64(w.dir), Name: w.name,

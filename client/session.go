@@ -25,8 +25,9 @@ const (
 
 // slot holds the session that new changes of one group use.
 type slot struct {
-	cur     atomic.Pointer[session]
-	opening chan struct{} // holds a token while somebody opens a session
+	cur       atomic.Pointer[session]
+	opening   chan struct{} // holds a token while somebody opens a session
+	preparing atomic.Bool   // one Prepare at a time
 }
 
 // session is one session of a group, with the sequence numbers in use and the
@@ -150,6 +151,35 @@ func (c *Client) openSession(ctx context.Context, g eggs.GroupID) (uint64, error
 		return 0, err
 	}
 	return r.SessionOpened.Session, nil
+}
+
+// Prepare fetches in the background what the first file in dir will need, so
+// that making it costs one request. What fails here is met again by Create.
+func (c *Client) Prepare(dir eggs.InodeID) {
+	if !dir.IsDir() {
+		return
+	}
+	sl := &c.slots[dir.Shard().Group()]
+	if s := sl.cur.Load(); s != nil && s.fresh() || !sl.preparing.CompareAndSwap(false, true) {
+		return
+	}
+	if !c.spawn(func() {
+		defer sl.preparing.Store(false)
+		ctx, cancel := c.limit(c.ctx)
+		defer cancel()
+		s, err := c.session(ctx, dir.Shard().Group())
+		var id eggs.InodeID
+		if err == nil {
+			id, err = c.takeID(ctx, s)
+		}
+		if err != nil {
+			c.log.Debug("not prepared", "dir", dir, "err", err)
+			return
+		}
+		s.giveID(id)
+	}) {
+		sl.preparing.Store(false)
+	}
 }
 
 // takeID returns an unused file id that s has leased. Half a batch before they

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -251,6 +252,13 @@ func (w *writer) SetAttr(s SetAttr) {
 	}
 	w.attr.Ctime = now
 	w.set |= setAttrOf(0, s).Set & (setMode | setUID | setGID)
+}
+
+// SetXattrs says which extended attributes the file will have at Close.
+func (w *writer) SetXattrs(x map[string][]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.attr.Xattrs = maps.Clone(x)
 }
 
 // Rename changes the name that Close will give.

@@ -98,6 +98,7 @@ func (f *fileSystem) Lookup(
 	}
 	ctx, done := f.await(cancel, in.Pid)
 	defer done()
+	q := f.dirs.ask()
 	e, err := f.client.Lookup(ctx, at.dir, name)
 	if err == nil && e.Attr == nil {
 		var a client.Attr
@@ -111,7 +112,9 @@ func (f *fileSystem) Lookup(
 		}
 		return statusOf(err)
 	}
-	if !e.Target.IsDir() {
+	if e.Target.IsDir() {
+		f.dirs.put(q, e.Attr, f.config.DirTimeout)
+	} else {
 		f.seen.put(e.Target, at)
 	}
 	f.entry(out, e.Attr)
@@ -131,15 +134,22 @@ func (f *fileSystem) attrOf(cancel <-chan struct{}, in *gofuse.InHeader) (client
 	}
 	ctx, done := f.await(cancel, in.Pid)
 	defer done()
+	q := f.dirs.ask()
 	a, err := f.client.Stat(ctx, id)
 	if err == nil && d != nil {
 		a.ID = d.node
+	}
+	if err == nil {
+		f.dirs.put(q, &a, f.config.DirTimeout)
 	}
 	return a, err
 }
 
 // GetAttr answers stat(2).
 func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
+	if f.knownDir(f.inode(in.NodeId), out) {
+		return gofuse.OK
+	}
 	a, err := f.attrOf(cancel, &in.InHeader)
 	if err != nil {
 		return statusOf(err)
@@ -199,6 +209,7 @@ func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *
 		a, err = d.setAttr(f.ctx, s)
 	default:
 		a, err = f.client.SetAttr(f.ctx, id, s)
+		f.dirs.forget(id)
 	}
 	if err != nil {
 		return statusOf(err)
@@ -334,6 +345,7 @@ func (f *fileSystem) SetXAttr(
 	if d := f.drafts.node(id); d != nil {
 		return xattrStatus(d.setXattr(name, append([]byte{}, value...), create, replace))
 	}
+	defer f.dirs.forget(id)
 	return xattrStatus(f.client.SetXattr(f.ctx, id, name, append([]byte{}, value...), create, replace))
 }
 
@@ -346,6 +358,7 @@ func (f *fileSystem) RemoveXAttr(_ <-chan struct{}, in *gofuse.InHeader, name st
 	if d := f.drafts.node(id); d != nil {
 		return xattrStatus(d.removeXattr(name))
 	}
+	defer f.dirs.forget(id)
 	return xattrStatus(f.client.RemoveXattr(f.ctx, id, name))
 }
 

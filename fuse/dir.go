@@ -19,10 +19,14 @@ func (f *fileSystem) Mkdir(
 	if f.inherits(dir) {
 		o.Mode |= modeSetGID
 	}
+	q := f.dirs.ask()
 	a, err := f.client.Mkdir(f.ctx, dir, name, o)
+	f.dirs.forget(dir)
 	if err != nil {
 		return statusOf(err)
 	}
+	f.client.Prepare(a.ID)
+	f.dirs.put(q, &a, f.config.DirTimeout)
 	f.entry(out, &a)
 	return gofuse.OK
 }
@@ -31,7 +35,9 @@ func (f *fileSystem) Mkdir(
 func (f *fileSystem) Symlink(
 	_ <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut,
 ) gofuse.Status {
-	a, err := f.client.Symlink(f.ctx, f.inode(in.NodeId), name, target, f.options(in, 0o777))
+	dir := f.inode(in.NodeId)
+	a, err := f.client.Symlink(f.ctx, dir, name, target, f.options(in, 0o777))
+	f.dirs.forget(dir)
 	if err != nil {
 		return statusOf(err)
 	}
@@ -54,6 +60,7 @@ func (f *fileSystem) Mknod(
 		if _, err = w.Close(f.ctx); err != nil {
 			w.Abort()
 		}
+		f.dirs.forget(at.dir)
 	}
 	var a client.Attr
 	if err == nil {
@@ -87,6 +94,7 @@ func (f *fileSystem) Unlink(_ <-chan struct{}, in *gofuse.InHeader, name string)
 		d.io.Unlock()
 	}
 	err := f.client.Unlink(f.ctx, at.dir, name, 0)
+	f.dirs.forget(at.dir)
 	if err != nil && (d == nil || eggs.KindOf(err) != eggs.NotExist) {
 		return statusOf(err)
 	}
@@ -109,6 +117,7 @@ func (f *fileSystem) Rmdir(cancel <-chan struct{}, in *gofuse.InHeader, name str
 			return gofuse.Status(syscall.ENOTEMPTY)
 		}
 	}
+	defer f.dirs.forget(dir)
 	return statusOf(f.client.Rmdir(f.ctx, dir, name))
 }
 
@@ -141,7 +150,9 @@ func (f *fileSystem) Rename(
 			return gofuse.Status(syscall.EEXIST)
 		}
 	}
-	if err := f.client.Rename(f.ctx, from.dir, oldName, to.dir, newName, noReplace); err != nil {
+	err := f.client.Rename(f.ctx, from.dir, oldName, to.dir, newName, noReplace)
+	f.dirs.forget(from.dir, to.dir)
+	if err != nil {
 		return statusOf(err)
 	}
 	if from != to {

@@ -33,6 +33,7 @@ type fileSystem struct {
 	drafts  *drafts
 	handles handles
 	seen    seen
+	dirs    dirs
 	opened  *opened
 	groups  groups
 	waiting waiting

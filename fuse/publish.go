@@ -171,9 +171,11 @@ func (d *draft) publish() error {
 	start := time.Now()
 	w, err := d.deliver()
 	if err != nil {
+		d.fs.dirs.forget(s.at.dir)
 		d.lose(err)
 		return err
 	}
+	d.fs.dirs.touch(s.at.dir, w.Attr().Ctime)
 	ds := d.fs.drafts
 	ds.mu.Lock()
 	d.id, d.over = w.ID(), true
@@ -184,7 +186,7 @@ func (d *draft) publish() error {
 	d.body.published(&lazyReader{ctx: d.fs.ctx, client: d.fs.client, id: w.ID()})
 	d.fs.log.Debug("published", "inode", w.ID(), "name", s.at.name,
 		"size", d.body.size, "took", time.Since(start))
-	return d.decorate()
+	return nil
 }
 
 // deliver sends what is left and closes the writer. A writer whose construction expired
@@ -230,6 +232,7 @@ func (d *draft) closeWriter() error {
 	d.writer.SetAttr(client.SetAttr{
 		Mode: &a.Mode, UID: &a.UID, GID: &a.GID, Mtime: &a.Mtime, Atime: &a.Atime,
 	})
+	d.writer.SetXattrs(a.Xattrs)
 	_, err := d.writer.Close(d.fs.ctx)
 	return err
 }
@@ -247,15 +250,4 @@ func (d *draft) lose(err error) {
 	}
 	d.writer = nil
 	d.fs.log.Warn("a file could not be published", "inode", d.node, "err", err)
-}
-
-// decorate sets the extended attributes that were given before the file was published.
-func (d *draft) decorate() error {
-	s := d.state()
-	for name, value := range d.snapshot().Xattrs {
-		if err := d.fs.client.SetXattr(d.fs.ctx, s.id, name, value, false, false); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -33,6 +34,11 @@ const (
 // gcPercent trades memory for time: a mount's heap is small, and at the default of 100
 // it would be collected several times a second.
 const gcPercent = 400
+
+// blockedReaders is how many goroutines wait in read(2) of the kernel's requests. Go
+// takes the processor of one that waits back only after a while, in which answers from
+// the cluster would wait as well.
+const blockedReaders = 2
 
 // connect makes the client; tests put another in its place.
 var connect = func(ctx context.Context, c client.Config) (client.API, error) { return client.Open(ctx, c) }
@@ -108,6 +114,9 @@ func (s *settings) serve(ready func()) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + blockedReaders)
 	}
 	if s.pprof != "" {
 		go func() { s.log.Warn("the profiler ended", "err", http.ListenAndServe(s.pprof, nil)) }()

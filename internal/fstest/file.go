@@ -3,6 +3,7 @@ package fstest
 import (
 	"context"
 	"io"
+	"maps"
 
 	"eggsfs/client"
 	"eggsfs/eggs"
@@ -21,6 +22,9 @@ type writer struct {
 	err   error
 	done  bool
 }
+
+// Prepare has nothing to fetch.
+func (m *Memory) Prepare(eggs.InodeID) {}
 
 // Create starts a file that gets its name at Close.
 func (m *Memory) Create(
@@ -116,6 +120,12 @@ func (w *writer) Attr() client.Attr {
 	return w.attr
 }
 
+func (w *writer) SetXattrs(x map[string][]byte) {
+	w.m.s.mu.Lock()
+	defer w.m.s.mu.Unlock()
+	w.attr.Xattrs = maps.Clone(x)
+}
+
 func (w *writer) Rename(name string) {
 	w.m.s.mu.Lock()
 	defer w.m.s.mu.Unlock()
@@ -174,6 +184,7 @@ func (w *writer) link() (eggs.InodeID, error) {
 	if !w.mtime {
 		a.Mtime = now
 	}
+	w.attr.Transient, w.attr.Ctime = false, now
 	s.inodes[a.ID] = &inode{attr: a, data: w.data}
 	d.set(w.name, a.ID, now)
 	return replaced, nil

@@ -283,6 +283,29 @@ var Contracts = []Contract{
 		want(t, r.RemoveXattr(r.Ctx, id, "user.a"), eggs.Other)
 		want(t, r.RemoveXattr(r.Ctx, id, "user.a"), eggs.NotExist)
 	}},
+	{"xattrs of a file under construction are there with its name", func(t *testing.T, r *Room) {
+		r.Prepare(r.Dir)
+		for i, size := range []int{0, 1000, 3 << 20} {
+			w, err := r.Create(r.Ctx, r.Dir, fmt.Sprint("f", i), client.CreateOptions{Mode: 0o644})
+			want(t, err, eggs.Other)
+			w.SetXattrs(map[string][]byte{"user.gone": []byte("0")})
+			_, err = w.Write(Pattern(size, 1))
+			want(t, err, eggs.Other)
+			w.SetXattrs(map[string][]byte{"user.a": []byte("1"), "user.b": nil})
+			_, err = w.Close(r.Ctx)
+			want(t, err, eggs.Other)
+			a, err := r.Other.Stat(r.Ctx, w.ID())
+			want(t, err, eggs.Other)
+			x, there := a.Xattrs["user.b"]
+			if string(a.Xattrs["user.a"]) != "1" || len(x) > 0 || !there || len(a.Xattrs) != 2 {
+				t.Fatalf("is %+v", a)
+			}
+			if w.Attr().Ctime != a.Ctime {
+				t.Fatalf("the writer says %v, stat %v", w.Attr().Ctime, a.Ctime)
+			}
+			want(t, r.RemoveXattr(r.Ctx, w.ID(), "user.a"), eggs.Other)
+		}
+	}},
 	{"directories are listed in pages, in the order of cursors", func(t *testing.T, r *Room) {
 		const n = 60
 		var wg sync.WaitGroup
