@@ -21,7 +21,7 @@ import (
 // Bounds of what a cluster under test may take.
 const (
 	readyLimit = 60 * time.Second // from start to "ready", on a busy machine
-	stopLimit  = 20 * time.Second // from SIGTERM to exit
+	stopLimit  = 60 * time.Second // from SIGTERM to exit
 	mountLimit = 30 * time.Second
 	maxNodes   = 9
 )

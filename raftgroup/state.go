@@ -151,6 +151,9 @@ func (s *State) listener() *pebble.EventListener {
 			// The store tries at once; waiting here, in its own goroutine, keeps a full or
 			// vanished disk from costing a core and a log without end.
 			s.log.Error("state store: background work failed", "dir", s.dir, "err", err)
+			if _, gone := s.fs.Stat(s.dir); errors.Is(gone, os.ErrNotExist) {
+				s.die("raftgroup.State", fmt.Errorf("the folder of the state store is gone: %w", gone))
+			}
 			time.Sleep(backgroundRetry)
 		},
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
