@@ -24,13 +24,15 @@ type Row struct {
 	Verdict string  `json:"verdict,omitempty"` // met, missed, or empty
 }
 
-// Target is what a row's value must be: below or above a limit, or a multiple of another row's value.
+// Target is what a row's value must be: below or above a limit, or a multiple of another row's value, or of the
+// lower of two.
 type Target struct {
 	Key   string
 	Op    string  // "<", "≤" or "≥"
 	Limit float64 // in the row's unit; or Times the value of the row Of
 	Times float64
 	Of    string
+	Or    string
 	Say   string // what Of is called
 }
 
@@ -83,6 +85,9 @@ func (r *Report) judge(targets []Target) {
 					continue
 				}
 				limit = t.Times * of.Value
+				if or := r.find(t.Or); or != nil && or.Failed == "" {
+					limit = min(limit, t.Times*or.Value)
+				}
 				text = fmt.Sprintf("%s %g × %s = %s", t.Op, t.Times, t.Say, quantity(limit, row.Unit))
 			}
 			say = append(say, text)

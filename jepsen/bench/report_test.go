@@ -23,6 +23,7 @@ func sample() *Report {
 		Note: "p50 1.1 ms",
 	})
 	r.add(Row{Key: "loopback.create", Part: "Mount", What: "loopback: create", Unit: "/s", Values: []float64{1900, 2100}})
+	r.add(Row{Key: "slow.create", Part: "Mount", What: "slow: create", Unit: "/s", Values: []float64{800}})
 	r.fail("Mount", "JuiceFS", "juicefs.create", errors.New("403 Forbidden |\n not there"))
 	r.add(Row{Key: "kill", Part: "Failover", What: "the worst", Unit: "s", Values: []float64{0.25, 0.6, 0.2}, Worst: true})
 	return r
@@ -32,6 +33,7 @@ var sampleTargets = []Target{
 	{Key: "idle.cpu", Op: "≤", Limit: 10},
 	{Key: "mount.create", Op: "≥", Limit: 1000},
 	{Key: "mount.create", Op: "≥", Times: 0.8, Of: "loopback.create", Say: "loopback"},
+	{Key: "mount.create", Op: "≥", Times: 1, Of: "loopback.create", Or: "slow.create", Say: "the slower"},
 	{Key: "mount.create", Op: "≥", Times: 2.5, Of: "juicefs.create", Say: "JuiceFS"},
 	{Key: "mount.create", Op: "≥", Times: 6, Of: "seaweedfs.create", Say: "SeaweedFS"},
 	{Key: "kill", Op: "<", Limit: 0.5},
@@ -162,7 +164,7 @@ func TestRows(t *testing.T) {
 func TestTargetsHaveRows(t *testing.T) {
 	systems := []string{"start", "idle", "library", "mount", "loopback", "plain", "juicefs", "seaweedfs", "failover", "large"}
 	for _, target := range targets {
-		for _, key := range []string{target.Key, target.Of} {
+		for _, key := range []string{target.Key, target.Of, target.Or} {
 			name, _, _ := strings.Cut(key, ".")
 			if key != "" && !slices.Contains(systems, name) {
 				t.Errorf("target %q: there is no %q", key, name)

@@ -41,7 +41,10 @@ var targets = []Target{
 	{Key: "mount.large.4.write", Op: "≥", Times: 0.57, Of: "plain.large.4.write", Say: "disk (85 % / 1.5)"},
 	{Key: "mount.large.1.write:cpu", Op: "≤", Limit: 4},
 	{Key: "library.large.1.read", Op: "≥", Times: 0.85, Of: "plain.large.1.read", Say: "disk"},
-	{Key: "mount.large.1.read", Op: "≥", Times: 0.85, Of: "plain.large.1.read", Say: "disk"},
+	{
+		Key: "mount.large.1.read", Op: "≥", Times: 0.85, Of: "plain.large.1.read", Or: "loopback.large.1.read",
+		Say: "disk or loopback, the lower",
+	},
 	{Key: "mount.large.1.reread", Op: "≥", Times: 0.9, Of: "loopback.large.1.reread", Say: "loopback"},
 	{Key: "mount.large.1.random", Op: "≥", Times: 0.5, Of: "plain.large.1.random", Say: "plain folder"},
 	{Key: "mount.large.4.random", Op: "≥", Times: 0.5, Of: "plain.large.4.random", Say: "plain folder"},
