@@ -114,3 +114,10 @@ func pick(domains map[string][]candidate, limit, need int, prefer []eggs.DiskID)
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
 }
+
+// Retired reports whether the durable facts, as this node has them, say that a disk is
+// retired, which is for ever. It implements raftshard.Blocks.
+func (r *router) Retired(d eggs.DiskID) bool {
+	f := factOfDisk(r.Facts(), uint64(d))
+	return f != nil && f.Retired
+}

@@ -37,18 +37,30 @@ func (a *apply) construct(v *wire.Construct) (*wire.Result, error) {
 	if atime == 0 {
 		atime = int64(a.now)
 	}
-	deadline := int64(a.now + ConstructionLife)
-	a.transient.add(id, &TransientRecord{ // the id was never used
+	r := &TransientRecord{
 		File: &FileRecord{
 			Mode: v.Mode & 0o7777, Uid: v.Uid, Gid: v.Gid,
 			Mtime: mtime, Atime: atime, Ctime: int64(a.now),
 		},
-		Deadline: deadline, Dir: v.Dir, Name: v.Name, MtimeGiven: v.Mtime != 0,
-	})
+		Dir: v.Dir, Name: v.Name, MtimeGiven: v.Mtime != 0,
+	}
+	if v.LifeNs > 0 && eggs.Time(v.LifeNs) < ConstructionLife {
+		r.Life = v.LifeNs
+	}
+	r.Deadline = int64(a.now + life(r))
+	a.transient.add(id, r) // the id was never used
 	a.made = id
 	return &wire.Result{Result: &wire.Result_Constructed{
-		Constructed: &wire.Constructed{Id: uint64(id), Deadline: deadline},
+		Constructed: &wire.Constructed{Id: uint64(id), Deadline: r.Deadline},
 	}}, nil
+}
+
+// life is how far a change moves the deadline.
+func life(t *TransientRecord) eggs.Time {
+	if t.Life > 0 {
+		return eggs.Time(t.Life)
+	}
+	return ConstructionLife
 }
 
 // writing returns the file under construction that a verb names, 0 being the
@@ -68,7 +80,7 @@ func (a *apply) writing(file uint64) (eggs.InodeID, *TransientRecord, error) {
 	if eggs.Time(t.Deadline) <= a.now {
 		return id, nil, fail(eggs.Expired, id, "", "")
 	}
-	t.Deadline = int64(a.now + ConstructionLife)
+	t.Deadline = int64(a.now + life(t))
 	a.transient.touch(a.tx, id)
 	return id, t, nil
 }

@@ -130,6 +130,9 @@ func (p *preparation) choose(v *wire.InitiateSpan) *wire.Choice {
 	for _, d := range v.Blacklist {
 		c.Blacklist = append(c.Blacklist, eggs.DiskID(d))
 	}
+	for _, d := range v.Apart {
+		c.Apart = append(c.Apart, eggs.DiskID(d))
+	}
 	if t, s := p.lastSpan(id); s != nil {
 		if wire.SpanState(t.State) == wire.SpanState_DIRTY && v.Offset == t.File.Last &&
 			!v.Replace && sameSpan(s, v) {
@@ -201,10 +204,14 @@ func (p *preparation) written(v *wire.CertifySpan) bool {
 	return i == len(v.Proofs)
 }
 
-// erased reports whether each proof is a disk's word that the block it names is erased.
+// erased reports whether each proof is a disk's word that the block it names is erased,
+// or the disk will never give its word.
 func (p *preparation) erased(v *wire.RemoveSpan) bool {
 	blocks := p.key.Blocks()
 	for _, f := range v.GetProofs() {
+		if len(f.GetMac()) == 0 && p.blocks.Retired(eggs.DiskID(f.GetDisk())) {
+			continue
+		}
 		if !blocks.CheckEraseProof(auth.BlockCert{
 			Disk: eggs.DiskID(f.GetDisk()), Block: eggs.BlockID(f.GetBlock()),
 		}, f.GetMac()) {

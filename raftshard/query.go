@@ -85,6 +85,12 @@ func (a *query) run(q *wire.ShardQuery) error {
 		return a.filesOnDisk(x.FilesOnDisk)
 	case *wire.ShardQuery_ShardStat:
 		return a.shardStat()
+	case *wire.ShardQuery_ListFiles:
+		return a.listFiles(x.ListFiles)
+	case *wire.ShardQuery_ReportBad:
+		return a.reportBad(x.ReportBad)
+	case *wire.ShardQuery_TakeBad:
+		a.made.Answer = &wire.ShardAnswer_TakeBad{TakeBad: &wire.BadBlocks{Blocks: a.s.bad.take()}}
 	case *wire.ShardQuery_CheckShard:
 		a.made.Answer = &wire.ShardAnswer_CheckShard{CheckShard: &wire.Faults{
 			Faults: Check(a.r, a.s.id),

@@ -106,6 +106,8 @@ func (w *world) Choose(c BlockChoice) ([]eggs.DiskID, error) {
 	return out, nil
 }
 
+func (w *world) Retired(d eggs.DiskID) bool { return d == 8 }
+
 func (w *world) openSession() {
 	w.session, w.seq = 0, 0
 	r := w.send(&wire.ShardRequest{Shard: uint32(w.shard), Verbs: []*wire.Verb{

@@ -354,6 +354,7 @@ type TransientRecord struct {
 	Dir           uint64                 `protobuf:"fixed64,4,opt,name=dir,proto3" json:"dir,omitempty"`    // what it was meant to be called
 	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	MtimeGiven    bool                   `protobuf:"varint,6,opt,name=mtime_given,json=mtimeGiven,proto3" json:"mtime_given,omitempty"` // otherwise mtime is the time of the last bytes
+	Life          int64                  `protobuf:"fixed64,7,opt,name=life,proto3" json:"life,omitempty"`                              // how far each change moves the deadline; 0: ConstructionLife
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +429,13 @@ func (x *TransientRecord) GetMtimeGiven() bool {
 		return x.MtimeGiven
 	}
 	return false
+}
+
+func (x *TransientRecord) GetLife() int64 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
 }
 
 // SpanRecord is a span; its file and offset are in the key, its state with the file.
@@ -710,7 +718,7 @@ const file_raftshard_records_proto_rawDesc = "" +
 	"\x04last\x18\f \x01(\x04R\x04last\"1\n" +
 	"\x05Xattr\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xba\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xce\x01\n" +
 	"\x0fTransientRecord\x12.\n" +
 	"\x04file\x18\x01 \x01(\v2\x1a.eggs.raftshard.FileRecordR\x04file\x12\x1a\n" +
 	"\bdeadline\x18\x02 \x01(\x10R\bdeadline\x12\x14\n" +
@@ -718,7 +726,8 @@ const file_raftshard_records_proto_rawDesc = "" +
 	"\x03dir\x18\x04 \x01(\x06R\x03dir\x12\x12\n" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x1f\n" +
 	"\vmtime_given\x18\x06 \x01(\bR\n" +
-	"mtimeGiven\"~\n" +
+	"mtimeGiven\x12\x12\n" +
+	"\x04life\x18\a \x01(\x10R\x04life\"~\n" +
 	"\n" +
 	"SpanRecord\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x10\n" +

@@ -308,6 +308,12 @@ func (m *TransientRecord) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Life != 0 {
+		i -= 8
+		binary.LittleEndian.PutUint64(dAtA[i:], uint64(m.Life))
+		i--
+		dAtA[i] = 0x39
+	}
 	if m.MtimeGiven {
 		i--
 		if m.MtimeGiven {
@@ -708,6 +714,9 @@ func (m *TransientRecord) SizeVT() (n int) {
 	}
 	if m.MtimeGiven {
 		n += 2
+	}
+	if m.Life != 0 {
+		n += 9
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1612,6 +1621,16 @@ func (m *TransientRecord) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.MtimeGiven = bool(v != 0)
+		case 7:
+			if wireType != 1 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Life", wireType)
+			}
+			m.Life = 0
+			if (iNdEx + 8) > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Life = int64(binary.LittleEndian.Uint64(dAtA[iNdEx:]))
+			iNdEx += 8
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

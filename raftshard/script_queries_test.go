@@ -36,6 +36,16 @@ func (s *script) run(input []string) string {
 		}
 		s.clock += eggs.Time(d)
 		return "ok"
+	case "retired":
+		s.gone = nil
+		for _, w := range a.words[1:] {
+			d, err := strconv.ParseUint(w, 10, 64)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.gone = append(s.gone, eggs.DiskID(d))
+		}
+		return "ok"
 	case "disks":
 		s.disks = nil
 		for _, w := range a.words[1:] {

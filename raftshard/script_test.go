@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -86,6 +87,7 @@ type script struct {
 	it    *Shard
 	clock eggs.Time
 	disks []eggs.DiskID
+	gone  []eggs.DiskID // retired
 
 	ids      map[string]uint64 // $f, /, d …
 	names    map[uint64]string
@@ -133,7 +135,7 @@ func (s *script) serve() {
 func (s *script) Choose(c BlockChoice) ([]eggs.DiskID, error) {
 	var out []eggs.DiskID
 	take := func(d eggs.DiskID) {
-		for _, x := range append(out, c.Blacklist...) {
+		for _, x := range slices.Concat(out, c.Blacklist, c.Apart) {
 			if x == d {
 				return
 			}
@@ -157,6 +159,9 @@ func (s *script) Choose(c BlockChoice) ([]eggs.DiskID, error) {
 	}
 	return out, nil
 }
+
+// Retired says what the leader's facts say.
+func (s *script) Retired(d eggs.DiskID) bool { return slices.Contains(s.gone, d) }
 
 // verify runs the invariants and replays the log on two other machines.
 func (s *script) verify(what string) {

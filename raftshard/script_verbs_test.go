@@ -53,7 +53,7 @@ func (s *script) clientVerb(a *args) *wire.Verb {
 		return &wire.Verb{Verb: &wire.Verb_Construct{Construct: &wire.Construct{
 			Id: a.id(1), Mode: uint32(a.num("mode", 0o644)), Uid: uint32(a.num("uid", 0)),
 			Gid: uint32(a.num("gid", 0)), Mtime: a.timeOf("mtime"), Atime: a.timeOf("atime"),
-			Dir: s.id(a.keys["dir"]), Name: a.keys["name"],
+			Dir: s.id(a.keys["dir"]), Name: a.keys["name"], LifeNs: int64(a.num("life", 0)),
 		}}}
 	case "link":
 		return &wire.Verb{Verb: &wire.Verb_LinkFile{LinkFile: &wire.LinkFile{
@@ -167,6 +167,7 @@ func (s *script) spanVerb(a *args) *wire.Verb {
 			D: uint32(a.num("d", 2)), P: uint32(a.num("p", 1)),
 			Stripes: uint32(a.num("stripes", 1)), CellSize: uint32(a.num("cell", 4096)),
 			Blacklist: a.list("blacklist"), Replace: a.has("replace"),
+			Apart: a.list("apart"),
 		}
 		for i := range min(v.D+v.P, 40) {
 			v.BlockCrcs = append(v.BlockCrcs, v.Crc*100+i)
@@ -193,6 +194,9 @@ func (s *script) spanVerb(a *args) *wire.Verb {
 		for _, p := range a.list("positions") {
 			v.Positions = append(v.Positions, uint32(p))
 		}
+		for _, n := range a.list("old") {
+			v.Old = append(v.Old, uint64(eggs.MakeBlockID(s.shard, n)))
+		}
 		return &wire.Verb{Verb: &wire.Verb_SwapSpan{SwapSpan: v}}
 	}
 	return nil
@@ -207,6 +211,9 @@ func (s *script) proofs(a *args, file, offset uint64, mac func(auth.BlockCert) [
 	}
 	for _, c := range s.certs[[2]uint64{file, offset}] {
 		p := &wire.Proof{Disk: c.Disk, Block: c.Block, Mac: mac(blockCert(c))}
+		if how == "none" || how == "retired" && s.Retired(eggs.DiskID(c.Disk)) {
+			p.Mac = nil
+		}
 		if how == "forged" {
 			p.Mac[0]++
 		}

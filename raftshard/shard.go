@@ -34,12 +34,16 @@ type BlockChoice struct {
 	Class     uint8         // storage class
 	Blacklist []eggs.DiskID // not these: they failed the writer
 	Prefer    []eggs.DiskID // rather these: the file is on them already
+	Apart     []eggs.DiskID // not these, and as far from them as can be: they hold the span's other blocks
 }
 
-// Blocks chooses where blocks go: one disk for each block, distinct, in the
-// order of the blocks. It answers at once and fails with Kind NoSpace.
+// Blocks is what a leader knows of disks.
 type Blocks interface {
+	// Choose picks where blocks go: one disk for each block, distinct, in the
+	// order of the blocks. It answers at once and fails with Kind NoSpace.
 	Choose(BlockChoice) ([]eggs.DiskID, error)
+	// Retired reports whether a disk is surely retired: its blocks are given up.
+	Retired(eggs.DiskID) bool
 }
 
 // Config is what a shard is made of.
@@ -77,6 +81,7 @@ type Shard struct {
 	bytes   atomic.Int64
 	queries atomic.Int64
 	stats   counters
+	bad     badBlocks
 }
 
 // counters are what Stats shows.
@@ -123,6 +128,8 @@ type noBlocks struct{}
 func (noBlocks) Choose(BlockChoice) ([]eggs.DiskID, error) {
 	return nil, eggs.E("raftshard.Choose", eggs.NoSpace, "no disks are known")
 }
+
+func (noBlocks) Retired(eggs.DiskID) bool { return false }
 
 // onLead writes the shard's first entry if there is none.
 func (s *Shard) onLead(ctx context.Context) {

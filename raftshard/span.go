@@ -195,8 +195,8 @@ func checkSpan(id eggs.InodeID, v *wire.InitiateSpan) error {
 		return bad("span size")
 	case len(v.BlockCrcs) != int(v.D+v.P) || len(v.StripeCrcs) != int(v.Stripes):
 		return bad("number of checksums")
-	case v.Class > 255 || len(v.Blacklist) > maxBlacklist:
-		return bad("class or blacklist")
+	case v.Class > 255 || len(v.Blacklist) > maxBlacklist || len(v.Apart) > maxBlacklist:
+		return bad("class, blacklist or disks to be apart from")
 	}
 	return nil
 }
@@ -283,73 +283,6 @@ func proves(id eggs.InodeID, blocks []*wire.Block, proofs []*wire.Proof) error {
 		if p.GetDisk() != blocks[i].Disk || p.GetBlock() != blocks[i].Id {
 			return fail(eggs.Conflict, id, "", fmt.Sprintf("proof %d is of another block", i))
 		}
-	}
-	return nil
-}
-
-// swapSpan gives a linked file's span blocks of a scratch span with the same
-// bytes. What they replace is CONDEMNED at once, so that it cannot be swapped back.
-func (a *apply) swapSpan(v *wire.SwapSpan) (*wire.Result, error) {
-	scratch, t, err := a.writing(v.Scratch)
-	if err != nil {
-		return nil, err
-	}
-	file := eggs.InodeID(v.File)
-	if a.files.get(a.tx, file) == nil {
-		return nil, fail(eggs.Conflict, file, "", "not a linked file")
-	}
-	s, ok := spanRecord(a.tx, file, v.Offset)
-	if !ok || len(s.locations) == 0 {
-		return nil, fail(eggs.NotExist, file, "", "no span of blocks there")
-	}
-	if t.File.Spans == 0 || wire.SpanState(t.State) != wire.SpanState_CLEAN {
-		return nil, fail(eggs.Conflict, scratch, "", "its last span is not CLEAN")
-	}
-	n, ok := spanRecord(a.tx, scratch, t.File.Last)
-	if !ok || len(n.locations) == 0 {
-		return nil, fail(eggs.Conflict, scratch, "", "its last span has no blocks")
-	}
-	l, m := s.locations[0], n.locations[0]
-	if err := swappable(file, l, m, v.Positions); err != nil {
-		return nil, err
-	}
-	a.countBlocks(file, s.blocks(), false)
-	a.countBlocks(scratch, n.blocks(), false)
-	for i, p := range v.Positions {
-		l.Blocks[p], m.Blocks[i] = m.Blocks[i], l.Blocks[p]
-	}
-	a.countBlocks(file, s.blocks(), true)
-	a.countBlocks(scratch, n.blocks(), true)
-	a.tx.Set(key2(tableSpan, file, v.Offset), s.encode())
-	a.tx.Set(key2(tableSpan, scratch, t.File.Last), n.encode())
-	t.State, t.Deadline = uint32(wire.SpanState_CONDEMNED), int64(a.now)
-	return nil, nil
-}
-
-// swappable checks that the blocks m hold the bytes of those of l at the
-// positions, and that l's disks stay distinct.
-func swappable(id eggs.InodeID, l, m *wire.Location, positions []uint32) error {
-	if len(positions) == 0 || len(positions) != len(m.Blocks) || len(m.Blocks) > len(l.Blocks) {
-		return fail(eggs.Invalid, id, "", "the scratch span has another number of blocks")
-	}
-	if blockSize(l) != blockSize(m) {
-		return fail(eggs.Conflict, id, "", "the blocks differ in size")
-	}
-	disks := make([]uint64, len(l.Blocks))
-	for i, b := range l.Blocks {
-		disks[i] = b.Disk
-	}
-	for i, p := range positions {
-		if p >= uint32(len(l.Blocks)) || slices.Contains(positions[:i], p) {
-			return fail(eggs.Invalid, id, "", "the positions")
-		}
-		if l.Blocks[p].Crc != m.Blocks[i].Crc {
-			return fail(eggs.Conflict, id, "", "the blocks differ in checksum")
-		}
-		disks[p] = m.Blocks[i].Disk
-	}
-	if !goodChoice(disks, len(l.Blocks)) {
-		return fail(eggs.Conflict, id, "", "two blocks would be on one disk")
 	}
 	return nil
 }

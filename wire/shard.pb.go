@@ -1255,7 +1255,8 @@ type Construct struct {
 	Mtime         int64                  `protobuf:"varint,5,opt,name=mtime,proto3" json:"mtime,omitempty"` // 0: the group's time
 	Dir           uint64                 `protobuf:"fixed64,6,opt,name=dir,proto3" json:"dir,omitempty"`    // what it was meant to be called, for transient-files
 	Name          string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
-	Atime         int64                  `protobuf:"varint,8,opt,name=atime,proto3" json:"atime,omitempty"` // 0: the group's time
+	Atime         int64                  `protobuf:"varint,8,opt,name=atime,proto3" json:"atime,omitempty"`                 // 0: the group's time
+	LifeNs        int64                  `protobuf:"varint,9,opt,name=life_ns,json=lifeNs,proto3" json:"life_ns,omitempty"` // how long it stays when nothing is done to it; 0, or more than 2 h: 2 h
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1342,6 +1343,13 @@ func (x *Construct) GetName() string {
 func (x *Construct) GetAtime() int64 {
 	if x != nil {
 		return x.Atime
+	}
+	return 0
+}
+
+func (x *Construct) GetLifeNs() int64 {
+	if x != nil {
+		return x.LifeNs
 	}
 	return 0
 }
@@ -1488,21 +1496,24 @@ func (x *AddInline) GetCrc() uint32 {
 // blacklist is equal; with replace it is moved to a scratch transient
 // file (the collector's) and blocks are chosen anew.
 type InitiateSpan struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          uint64                 `protobuf:"fixed64,1,opt,name=file,proto3" json:"file,omitempty"`
-	Cookie        []byte                 `protobuf:"bytes,2,opt,name=cookie,proto3" json:"cookie,omitempty"`
-	Offset        uint64                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
-	Crc           uint32                 `protobuf:"fixed32,5,opt,name=crc,proto3" json:"crc,omitempty"`
-	D             uint32                 `protobuf:"varint,6,opt,name=d,proto3" json:"d,omitempty"`
-	P             uint32                 `protobuf:"varint,7,opt,name=p,proto3" json:"p,omitempty"`
-	Stripes       uint32                 `protobuf:"varint,8,opt,name=stripes,proto3" json:"stripes,omitempty"`
-	CellSize      uint32                 `protobuf:"varint,9,opt,name=cell_size,json=cellSize,proto3" json:"cell_size,omitempty"`
-	Class         uint32                 `protobuf:"varint,10,opt,name=class,proto3" json:"class,omitempty"`
-	BlockCrcs     []uint32               `protobuf:"fixed32,11,rep,packed,name=block_crcs,json=blockCrcs,proto3" json:"block_crcs,omitempty"`
-	StripeCrcs    []uint32               `protobuf:"fixed32,12,rep,packed,name=stripe_crcs,json=stripeCrcs,proto3" json:"stripe_crcs,omitempty"`
-	Blacklist     []uint64               `protobuf:"fixed64,13,rep,packed,name=blacklist,proto3" json:"blacklist,omitempty"` // disks that failed this writer
-	Replace       bool                   `protobuf:"varint,14,opt,name=replace,proto3" json:"replace,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	File       uint64                 `protobuf:"fixed64,1,opt,name=file,proto3" json:"file,omitempty"`
+	Cookie     []byte                 `protobuf:"bytes,2,opt,name=cookie,proto3" json:"cookie,omitempty"`
+	Offset     uint64                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Size       uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Crc        uint32                 `protobuf:"fixed32,5,opt,name=crc,proto3" json:"crc,omitempty"`
+	D          uint32                 `protobuf:"varint,6,opt,name=d,proto3" json:"d,omitempty"`
+	P          uint32                 `protobuf:"varint,7,opt,name=p,proto3" json:"p,omitempty"`
+	Stripes    uint32                 `protobuf:"varint,8,opt,name=stripes,proto3" json:"stripes,omitempty"`
+	CellSize   uint32                 `protobuf:"varint,9,opt,name=cell_size,json=cellSize,proto3" json:"cell_size,omitempty"`
+	Class      uint32                 `protobuf:"varint,10,opt,name=class,proto3" json:"class,omitempty"`
+	BlockCrcs  []uint32               `protobuf:"fixed32,11,rep,packed,name=block_crcs,json=blockCrcs,proto3" json:"block_crcs,omitempty"`
+	StripeCrcs []uint32               `protobuf:"fixed32,12,rep,packed,name=stripe_crcs,json=stripeCrcs,proto3" json:"stripe_crcs,omitempty"`
+	Blacklist  []uint64               `protobuf:"fixed64,13,rep,packed,name=blacklist,proto3" json:"blacklist,omitempty"` // disks that failed this writer
+	Replace    bool                   `protobuf:"varint,14,opt,name=replace,proto3" json:"replace,omitempty"`
+	// apart: disks that hold the other blocks of a span that is repaired. None of them
+	// is chosen, and their failure domains count as used.
+	Apart         []uint64 `protobuf:"fixed64,15,rep,packed,name=apart,proto3" json:"apart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1633,6 +1644,13 @@ func (x *InitiateSpan) GetReplace() bool {
 		return x.Replace
 	}
 	return false
+}
+
+func (x *InitiateSpan) GetApart() []uint64 {
+	if x != nil {
+		return x.Apart
+	}
+	return nil
 }
 
 type SpanInitiated struct {
@@ -2886,7 +2904,8 @@ func (x *SpanCondemned) GetErase() []*Certificate {
 	return nil
 }
 
-// RemoveSpan ends it, given each block's proof of erasure.
+// RemoveSpan ends it, given each block's proof of erasure. A block on a retired disk needs none: its
+// proof has no mac, and the leader's facts decide.
 type RemoveSpan struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          uint64                 `protobuf:"fixed64,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -3038,7 +3057,9 @@ func (x *RemoveDirectory) GetDir() uint64 {
 }
 
 // SwapSpan exchanges blocks of a CLEAN span for those of a CLEAN last span of
-// a scratch file with the same bytes; the old blocks go to the scratch file.
+// a scratch file with the same bytes; the old blocks go to the scratch file,
+// which is the collector's from then on. Conflict when the blocks at the positions are
+// not the old ones, which are those that the caller read.
 type SwapSpan struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          uint64                 `protobuf:"fixed64,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -3046,6 +3067,7 @@ type SwapSpan struct {
 	Scratch       uint64                 `protobuf:"fixed64,3,opt,name=scratch,proto3" json:"scratch,omitempty"`
 	Cookie        []byte                 `protobuf:"bytes,4,opt,name=cookie,proto3" json:"cookie,omitempty"`
 	Positions     []uint32               `protobuf:"varint,5,rep,packed,name=positions,proto3" json:"positions,omitempty"` // blocks[positions[i]] takes the scratch span's blocks[i]
+	Old           []uint64               `protobuf:"fixed64,6,rep,packed,name=old,proto3" json:"old,omitempty"`            // ids of the blocks there, by position
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3111,6 +3133,13 @@ func (x *SwapSpan) GetCookie() []byte {
 func (x *SwapSpan) GetPositions() []uint32 {
 	if x != nil {
 		return x.Positions
+	}
+	return nil
+}
+
+func (x *SwapSpan) GetOld() []uint64 {
+	if x != nil {
+		return x.Old
 	}
 	return nil
 }
@@ -3798,6 +3827,9 @@ type ShardQuery struct {
 	//	*ShardQuery_FilesOnDisk
 	//	*ShardQuery_ShardStat
 	//	*ShardQuery_CheckShard
+	//	*ShardQuery_ListFiles
+	//	*ShardQuery_ReportBad
+	//	*ShardQuery_TakeBad
 	Query         isShardQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3937,6 +3969,33 @@ func (x *ShardQuery) GetCheckShard() *CheckShard {
 	return nil
 }
 
+func (x *ShardQuery) GetListFiles() *ListFiles {
+	if x != nil {
+		if x, ok := x.Query.(*ShardQuery_ListFiles); ok {
+			return x.ListFiles
+		}
+	}
+	return nil
+}
+
+func (x *ShardQuery) GetReportBad() *ReportBad {
+	if x != nil {
+		if x, ok := x.Query.(*ShardQuery_ReportBad); ok {
+			return x.ReportBad
+		}
+	}
+	return nil
+}
+
+func (x *ShardQuery) GetTakeBad() *TakeBad {
+	if x != nil {
+		if x, ok := x.Query.(*ShardQuery_TakeBad); ok {
+			return x.TakeBad
+		}
+	}
+	return nil
+}
+
 type isShardQuery_Query interface {
 	isShardQuery_Query()
 }
@@ -3981,6 +4040,18 @@ type ShardQuery_CheckShard struct {
 	CheckShard *CheckShard `protobuf:"bytes,11,opt,name=check_shard,json=checkShard,proto3,oneof"`
 }
 
+type ShardQuery_ListFiles struct {
+	ListFiles *ListFiles `protobuf:"bytes,12,opt,name=list_files,json=listFiles,proto3,oneof"`
+}
+
+type ShardQuery_ReportBad struct {
+	ReportBad *ReportBad `protobuf:"bytes,13,opt,name=report_bad,json=reportBad,proto3,oneof"`
+}
+
+type ShardQuery_TakeBad struct {
+	TakeBad *TakeBad `protobuf:"bytes,14,opt,name=take_bad,json=takeBad,proto3,oneof"`
+}
+
 func (*ShardQuery_Lookup) isShardQuery_Query() {}
 
 func (*ShardQuery_Stat) isShardQuery_Query() {}
@@ -4001,6 +4072,12 @@ func (*ShardQuery_ShardStat) isShardQuery_Query() {}
 
 func (*ShardQuery_CheckShard) isShardQuery_Query() {}
 
+func (*ShardQuery_ListFiles) isShardQuery_Query() {}
+
+func (*ShardQuery_ReportBad) isShardQuery_Query() {}
+
+func (*ShardQuery_TakeBad) isShardQuery_Query() {}
+
 type ShardAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Error *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
@@ -4016,6 +4093,8 @@ type ShardAnswer struct {
 	//	*ShardAnswer_FilesOnDisk
 	//	*ShardAnswer_ShardStat
 	//	*ShardAnswer_CheckShard
+	//	*ShardAnswer_ListFiles
+	//	*ShardAnswer_TakeBad
 	Answer        isShardAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4155,6 +4234,24 @@ func (x *ShardAnswer) GetCheckShard() *Faults {
 	return nil
 }
 
+func (x *ShardAnswer) GetListFiles() *Files {
+	if x != nil {
+		if x, ok := x.Answer.(*ShardAnswer_ListFiles); ok {
+			return x.ListFiles
+		}
+	}
+	return nil
+}
+
+func (x *ShardAnswer) GetTakeBad() *BadBlocks {
+	if x != nil {
+		if x, ok := x.Answer.(*ShardAnswer_TakeBad); ok {
+			return x.TakeBad
+		}
+	}
+	return nil
+}
+
 type isShardAnswer_Answer interface {
 	isShardAnswer_Answer()
 }
@@ -4199,6 +4296,14 @@ type ShardAnswer_CheckShard struct {
 	CheckShard *Faults `protobuf:"bytes,11,opt,name=check_shard,json=checkShard,proto3,oneof"`
 }
 
+type ShardAnswer_ListFiles struct {
+	ListFiles *Files `protobuf:"bytes,12,opt,name=list_files,json=listFiles,proto3,oneof"`
+}
+
+type ShardAnswer_TakeBad struct {
+	TakeBad *BadBlocks `protobuf:"bytes,14,opt,name=take_bad,json=takeBad,proto3,oneof"`
+}
+
 func (*ShardAnswer_Lookup) isShardAnswer_Answer() {}
 
 func (*ShardAnswer_Stat) isShardAnswer_Answer() {}
@@ -4218,6 +4323,10 @@ func (*ShardAnswer_FilesOnDisk) isShardAnswer_Answer() {}
 func (*ShardAnswer_ShardStat) isShardAnswer_Answer() {}
 
 func (*ShardAnswer_CheckShard) isShardAnswer_Answer() {}
+
+func (*ShardAnswer_ListFiles) isShardAnswer_Answer() {}
+
+func (*ShardAnswer_TakeBad) isShardAnswer_Answer() {}
 
 // Lookup answers one current edge. A locked edge is still answered.
 type Lookup struct {
@@ -5357,6 +5466,307 @@ func (x *DiskFiles) GetEnd() bool {
 	return false
 }
 
+// ListFiles lists linked files by id, those included that only the past has.
+type ListFiles struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         uint64                 `protobuf:"fixed64,1,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFiles) Reset() {
+	*x = ListFiles{}
+	mi := &file_wire_shard_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFiles) ProtoMessage() {}
+
+func (x *ListFiles) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_shard_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFiles.ProtoReflect.Descriptor instead.
+func (*ListFiles) Descriptor() ([]byte, []int) {
+	return file_wire_shard_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ListFiles) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ListFiles) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type Files struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []uint64               `protobuf:"fixed64,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	End           bool                   `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Files) Reset() {
+	*x = Files{}
+	mi := &file_wire_shard_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Files) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Files) ProtoMessage() {}
+
+func (x *Files) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_shard_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Files.ProtoReflect.Descriptor instead.
+func (*Files) Descriptor() ([]byte, []int) {
+	return file_wire_shard_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *Files) GetIds() []uint64 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *Files) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+// BadBlock is a block that a reader found missing or wrong. It is a hint: whoever repairs looks first.
+type BadBlock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"fixed64,1,opt,name=file,proto3" json:"file,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Disk          uint64                 `protobuf:"fixed64,3,opt,name=disk,proto3" json:"disk,omitempty"`
+	Block         uint64                 `protobuf:"fixed64,4,opt,name=block,proto3" json:"block,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BadBlock) Reset() {
+	*x = BadBlock{}
+	mi := &file_wire_shard_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BadBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BadBlock) ProtoMessage() {}
+
+func (x *BadBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_shard_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BadBlock.ProtoReflect.Descriptor instead.
+func (*BadBlock) Descriptor() ([]byte, []int) {
+	return file_wire_shard_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *BadBlock) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *BadBlock) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *BadBlock) GetDisk() uint64 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *BadBlock) GetBlock() uint64 {
+	if x != nil {
+		return x.Block
+	}
+	return 0
+}
+
+// ReportBad tells the leader of bad blocks, which it keeps in memory for TakeBad: what is lost
+// with it, the scrubber finds again. Not answered with anything.
+type ReportBad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Blocks        []*BadBlock            `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportBad) Reset() {
+	*x = ReportBad{}
+	mi := &file_wire_shard_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportBad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportBad) ProtoMessage() {}
+
+func (x *ReportBad) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_shard_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportBad.ProtoReflect.Descriptor instead.
+func (*ReportBad) Descriptor() ([]byte, []int) {
+	return file_wire_shard_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ReportBad) GetBlocks() []*BadBlock {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+// TakeBad answers what was reported, and forgets it.
+type TakeBad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeBad) Reset() {
+	*x = TakeBad{}
+	mi := &file_wire_shard_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeBad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeBad) ProtoMessage() {}
+
+func (x *TakeBad) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_shard_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeBad.ProtoReflect.Descriptor instead.
+func (*TakeBad) Descriptor() ([]byte, []int) {
+	return file_wire_shard_proto_rawDescGZIP(), []int{72}
+}
+
+type BadBlocks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Blocks        []*BadBlock            `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BadBlocks) Reset() {
+	*x = BadBlocks{}
+	mi := &file_wire_shard_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BadBlocks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BadBlocks) ProtoMessage() {}
+
+func (x *BadBlocks) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_shard_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BadBlocks.ProtoReflect.Descriptor instead.
+func (*BadBlocks) Descriptor() ([]byte, []int) {
+	return file_wire_shard_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *BadBlocks) GetBlocks() []*BadBlock {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
 type ShardStat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -5365,7 +5775,7 @@ type ShardStat struct {
 
 func (x *ShardStat) Reset() {
 	*x = ShardStat{}
-	mi := &file_wire_shard_proto_msgTypes[68]
+	mi := &file_wire_shard_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5377,7 +5787,7 @@ func (x *ShardStat) String() string {
 func (*ShardStat) ProtoMessage() {}
 
 func (x *ShardStat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[68]
+	mi := &file_wire_shard_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5390,7 +5800,7 @@ func (x *ShardStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStat.ProtoReflect.Descriptor instead.
 func (*ShardStat) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{68}
+	return file_wire_shard_proto_rawDescGZIP(), []int{74}
 }
 
 type ShardStatAnswer struct {
@@ -5409,7 +5819,7 @@ type ShardStatAnswer struct {
 
 func (x *ShardStatAnswer) Reset() {
 	*x = ShardStatAnswer{}
-	mi := &file_wire_shard_proto_msgTypes[69]
+	mi := &file_wire_shard_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5421,7 +5831,7 @@ func (x *ShardStatAnswer) String() string {
 func (*ShardStatAnswer) ProtoMessage() {}
 
 func (x *ShardStatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[69]
+	mi := &file_wire_shard_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5434,7 +5844,7 @@ func (x *ShardStatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStatAnswer.ProtoReflect.Descriptor instead.
 func (*ShardStatAnswer) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{69}
+	return file_wire_shard_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ShardStatAnswer) GetDirectories() uint64 {
@@ -5502,7 +5912,7 @@ type CheckShard struct {
 
 func (x *CheckShard) Reset() {
 	*x = CheckShard{}
-	mi := &file_wire_shard_proto_msgTypes[70]
+	mi := &file_wire_shard_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5514,7 +5924,7 @@ func (x *CheckShard) String() string {
 func (*CheckShard) ProtoMessage() {}
 
 func (x *CheckShard) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[70]
+	mi := &file_wire_shard_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5527,7 +5937,7 @@ func (x *CheckShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckShard.ProtoReflect.Descriptor instead.
 func (*CheckShard) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{70}
+	return file_wire_shard_proto_rawDescGZIP(), []int{76}
 }
 
 type Fault struct {
@@ -5540,7 +5950,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_wire_shard_proto_msgTypes[71]
+	mi := &file_wire_shard_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5552,7 +5962,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[71]
+	mi := &file_wire_shard_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5565,7 +5975,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{71}
+	return file_wire_shard_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Fault) GetInvariant() uint32 {
@@ -5591,7 +6001,7 @@ type Faults struct {
 
 func (x *Faults) Reset() {
 	*x = Faults{}
-	mi := &file_wire_shard_proto_msgTypes[72]
+	mi := &file_wire_shard_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5603,7 +6013,7 @@ func (x *Faults) String() string {
 func (*Faults) ProtoMessage() {}
 
 func (x *Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[72]
+	mi := &file_wire_shard_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5616,7 +6026,7 @@ func (x *Faults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faults.ProtoReflect.Descriptor instead.
 func (*Faults) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{72}
+	return file_wire_shard_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Faults) GetFaults() []*Fault {
@@ -5643,7 +6053,7 @@ type ShardEntry struct {
 
 func (x *ShardEntry) Reset() {
 	*x = ShardEntry{}
-	mi := &file_wire_shard_proto_msgTypes[73]
+	mi := &file_wire_shard_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5655,7 +6065,7 @@ func (x *ShardEntry) String() string {
 func (*ShardEntry) ProtoMessage() {}
 
 func (x *ShardEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[73]
+	mi := &file_wire_shard_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5668,7 +6078,7 @@ func (x *ShardEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardEntry.ProtoReflect.Descriptor instead.
 func (*ShardEntry) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{73}
+	return file_wire_shard_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ShardEntry) GetClock() int64 {
@@ -5724,7 +6134,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_wire_shard_proto_msgTypes[74]
+	mi := &file_wire_shard_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5736,7 +6146,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[74]
+	mi := &file_wire_shard_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5749,7 +6159,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{74}
+	return file_wire_shard_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Choice) GetDisks() []uint64 {
@@ -5851,7 +6261,7 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\bLeaseIds\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\"\x1d\n" +
 	"\tIdsLeased\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\x06R\x03ids\"\xa5\x01\n" +
+	"\x03ids\x18\x01 \x03(\x06R\x03ids\"\xbe\x01\n" +
 	"\tConstruct\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x10\n" +
@@ -5860,7 +6270,8 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\x05mtime\x18\x05 \x01(\x03R\x05mtime\x12\x10\n" +
 	"\x03dir\x18\x06 \x01(\x06R\x03dir\x12\x12\n" +
 	"\x04name\x18\a \x01(\tR\x04name\x12\x14\n" +
-	"\x05atime\x18\b \x01(\x03R\x05atime\"Q\n" +
+	"\x05atime\x18\b \x01(\x03R\x05atime\x12\x17\n" +
+	"\alife_ns\x18\t \x01(\x03R\x06lifeNs\"Q\n" +
 	"\vConstructed\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x16\n" +
 	"\x06cookie\x18\x02 \x01(\fR\x06cookie\x12\x1a\n" +
@@ -5870,7 +6281,7 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\x06cookie\x18\x02 \x01(\fR\x06cookie\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x10\n" +
-	"\x03crc\x18\x05 \x01(\aR\x03crc\"\xd9\x02\n" +
+	"\x03crc\x18\x05 \x01(\aR\x03crc\"\xef\x02\n" +
 	"\fInitiateSpan\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x06R\x04file\x12\x16\n" +
 	"\x06cookie\x18\x02 \x01(\fR\x06cookie\x12\x16\n" +
@@ -5888,7 +6299,8 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\vstripe_crcs\x18\f \x03(\aR\n" +
 	"stripeCrcs\x12\x1c\n" +
 	"\tblacklist\x18\r \x03(\x06R\tblacklist\x12\x18\n" +
-	"\areplace\x18\x0e \x01(\bR\areplace\"K\n" +
+	"\areplace\x18\x0e \x01(\bR\areplace\x12\x14\n" +
+	"\x05apart\x18\x0f \x03(\x06R\x05apart\"K\n" +
 	"\rSpanInitiated\x12:\n" +
 	"\fcertificates\x18\x01 \x03(\v2\x16.eggs.wire.CertificateR\fcertificates\"{\n" +
 	"\vCertifySpan\x12\x12\n" +
@@ -5986,13 +6398,14 @@ const file_wire_shard_proto_rawDesc = "" +
 	"RemoveFile\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x06R\x04file\"#\n" +
 	"\x0fRemoveDirectory\x12\x10\n" +
-	"\x03dir\x18\x01 \x01(\x06R\x03dir\"\x86\x01\n" +
+	"\x03dir\x18\x01 \x01(\x06R\x03dir\"\x98\x01\n" +
 	"\bSwapSpan\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x06R\x04file\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x18\n" +
 	"\ascratch\x18\x03 \x01(\x06R\ascratch\x12\x16\n" +
 	"\x06cookie\x18\x04 \x01(\fR\x06cookie\x12\x1c\n" +
-	"\tpositions\x18\x05 \x03(\rR\tpositions\"o\n" +
+	"\tpositions\x18\x05 \x03(\rR\tpositions\x12\x10\n" +
+	"\x03old\x18\x06 \x03(\x06R\x03old\"o\n" +
 	"\x0fCreateDirectory\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\x06R\x05owner\x12\x12\n" +
@@ -6038,7 +6451,7 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\rMakeTransient\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x06R\x04file\x12\x10\n" +
 	"\x03dir\x18\x02 \x01(\x06R\x03dir\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\xcd\x04\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xec\x05\n" +
 	"\n" +
 	"ShardQuery\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12+\n" +
@@ -6054,8 +6467,13 @@ const file_wire_shard_proto_rawDesc = "" +
 	"shard_stat\x18\n" +
 	" \x01(\v2\x14.eggs.wire.ShardStatH\x00R\tshardStat\x128\n" +
 	"\vcheck_shard\x18\v \x01(\v2\x15.eggs.wire.CheckShardH\x00R\n" +
-	"checkShardB\a\n" +
-	"\x05query\"\xdb\x04\n" +
+	"checkShard\x125\n" +
+	"\n" +
+	"list_files\x18\f \x01(\v2\x14.eggs.wire.ListFilesH\x00R\tlistFiles\x125\n" +
+	"\n" +
+	"report_bad\x18\r \x01(\v2\x14.eggs.wire.ReportBadH\x00R\treportBad\x12/\n" +
+	"\btake_bad\x18\x0e \x01(\v2\x12.eggs.wire.TakeBadH\x00R\atakeBadB\a\n" +
+	"\x05query\"\xc1\x05\n" +
 	"\vShardAnswer\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.eggs.wire.ErrorR\x05error\x12*\n" +
 	"\x06lookup\x18\x02 \x01(\v2\x10.eggs.wire.EntryH\x00R\x06lookup\x12&\n" +
@@ -6070,7 +6488,10 @@ const file_wire_shard_proto_rawDesc = "" +
 	"shard_stat\x18\n" +
 	" \x01(\v2\x1a.eggs.wire.ShardStatAnswerH\x00R\tshardStat\x124\n" +
 	"\vcheck_shard\x18\v \x01(\v2\x11.eggs.wire.FaultsH\x00R\n" +
-	"checkShardB\b\n" +
+	"checkShard\x121\n" +
+	"\n" +
+	"list_files\x18\f \x01(\v2\x10.eggs.wire.FilesH\x00R\tlistFiles\x121\n" +
+	"\btake_bad\x18\x0e \x01(\v2\x14.eggs.wire.BadBlocksH\x00R\atakeBadB\b\n" +
 	"\x06answer\".\n" +
 	"\x06Lookup\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x06R\x03dir\x12\x12\n" +
@@ -6150,7 +6571,23 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"3\n" +
 	"\tDiskFiles\x12\x14\n" +
 	"\x05files\x18\x01 \x03(\x06R\x05files\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\bR\x03end\"\v\n" +
+	"\x03end\x18\x02 \x01(\bR\x03end\"7\n" +
+	"\tListFiles\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x06R\x05after\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"+\n" +
+	"\x05Files\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\x06R\x03ids\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\bR\x03end\"`\n" +
+	"\bBadBlock\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x06R\x04file\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04disk\x18\x03 \x01(\x06R\x04disk\x12\x14\n" +
+	"\x05block\x18\x04 \x01(\x06R\x05block\"8\n" +
+	"\tReportBad\x12+\n" +
+	"\x06blocks\x18\x01 \x03(\v2\x13.eggs.wire.BadBlockR\x06blocks\"\t\n" +
+	"\aTakeBad\"8\n" +
+	"\tBadBlocks\x12+\n" +
+	"\x06blocks\x18\x01 \x03(\v2\x13.eggs.wire.BadBlockR\x06blocks\"\v\n" +
 	"\tShardStat\"\xee\x01\n" +
 	"\x0fShardStatAnswer\x12 \n" +
 	"\vdirectories\x18\x01 \x01(\x04R\vdirectories\x12\x14\n" +
@@ -6192,7 +6629,7 @@ func file_wire_shard_proto_rawDescGZIP() []byte {
 	return file_wire_shard_proto_rawDescData
 }
 
-var file_wire_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_wire_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_wire_shard_proto_goTypes = []any{
 	(*ShardRequest)(nil),       // 0: eggs.wire.ShardRequest
 	(*Fence)(nil),              // 1: eggs.wire.Fence
@@ -6262,24 +6699,30 @@ var file_wire_shard_proto_goTypes = []any{
 	(*Dirs)(nil),               // 65: eggs.wire.Dirs
 	(*FilesOnDisk)(nil),        // 66: eggs.wire.FilesOnDisk
 	(*DiskFiles)(nil),          // 67: eggs.wire.DiskFiles
-	(*ShardStat)(nil),          // 68: eggs.wire.ShardStat
-	(*ShardStatAnswer)(nil),    // 69: eggs.wire.ShardStatAnswer
-	(*CheckShard)(nil),         // 70: eggs.wire.CheckShard
-	(*Fault)(nil),              // 71: eggs.wire.Fault
-	(*Faults)(nil),             // 72: eggs.wire.Faults
-	(*ShardEntry)(nil),         // 73: eggs.wire.ShardEntry
-	(*Choice)(nil),             // 74: eggs.wire.Choice
-	(*Error)(nil),              // 75: eggs.wire.Error
-	(*Certificate)(nil),        // 76: eggs.wire.Certificate
-	(*Proof)(nil),              // 77: eggs.wire.Proof
-	(*Policies)(nil),           // 78: eggs.wire.Policies
-	(*Attr)(nil),               // 79: eggs.wire.Attr
-	(*Span)(nil),               // 80: eggs.wire.Span
+	(*ListFiles)(nil),          // 68: eggs.wire.ListFiles
+	(*Files)(nil),              // 69: eggs.wire.Files
+	(*BadBlock)(nil),           // 70: eggs.wire.BadBlock
+	(*ReportBad)(nil),          // 71: eggs.wire.ReportBad
+	(*TakeBad)(nil),            // 72: eggs.wire.TakeBad
+	(*BadBlocks)(nil),          // 73: eggs.wire.BadBlocks
+	(*ShardStat)(nil),          // 74: eggs.wire.ShardStat
+	(*ShardStatAnswer)(nil),    // 75: eggs.wire.ShardStatAnswer
+	(*CheckShard)(nil),         // 76: eggs.wire.CheckShard
+	(*Fault)(nil),              // 77: eggs.wire.Fault
+	(*Faults)(nil),             // 78: eggs.wire.Faults
+	(*ShardEntry)(nil),         // 79: eggs.wire.ShardEntry
+	(*Choice)(nil),             // 80: eggs.wire.Choice
+	(*Error)(nil),              // 81: eggs.wire.Error
+	(*Certificate)(nil),        // 82: eggs.wire.Certificate
+	(*Proof)(nil),              // 83: eggs.wire.Proof
+	(*Policies)(nil),           // 84: eggs.wire.Policies
+	(*Attr)(nil),               // 85: eggs.wire.Attr
+	(*Span)(nil),               // 86: eggs.wire.Span
 }
 var file_wire_shard_proto_depIdxs = []int32{
 	1,  // 0: eggs.wire.ShardRequest.fence:type_name -> eggs.wire.Fence
 	3,  // 1: eggs.wire.ShardRequest.verbs:type_name -> eggs.wire.Verb
-	75, // 2: eggs.wire.ShardReply.error:type_name -> eggs.wire.Error
+	81, // 2: eggs.wire.ShardReply.error:type_name -> eggs.wire.Error
 	4,  // 3: eggs.wire.ShardReply.results:type_name -> eggs.wire.Result
 	6,  // 4: eggs.wire.Verb.open_session:type_name -> eggs.wire.OpenSession
 	8,  // 5: eggs.wire.Verb.lease_ids:type_name -> eggs.wire.LeaseIds
@@ -6324,12 +6767,12 @@ var file_wire_shard_proto_depIdxs = []int32{
 	40, // 44: eggs.wire.Result.edge_seen:type_name -> eggs.wire.EdgeSeen
 	44, // 45: eggs.wire.Result.owner_removed:type_name -> eggs.wire.OwnerRemoved
 	5,  // 46: eggs.wire.Result.empty:type_name -> eggs.wire.Empty
-	76, // 47: eggs.wire.SpanInitiated.certificates:type_name -> eggs.wire.Certificate
-	77, // 48: eggs.wire.CertifySpan.proofs:type_name -> eggs.wire.Proof
-	78, // 49: eggs.wire.SetPolicy.policies:type_name -> eggs.wire.Policies
-	76, // 50: eggs.wire.SpanCondemned.erase:type_name -> eggs.wire.Certificate
-	77, // 51: eggs.wire.RemoveSpan.proofs:type_name -> eggs.wire.Proof
-	78, // 52: eggs.wire.RemoveOwner.inherited:type_name -> eggs.wire.Policies
+	82, // 47: eggs.wire.SpanInitiated.certificates:type_name -> eggs.wire.Certificate
+	83, // 48: eggs.wire.CertifySpan.proofs:type_name -> eggs.wire.Proof
+	84, // 49: eggs.wire.SetPolicy.policies:type_name -> eggs.wire.Policies
+	82, // 50: eggs.wire.SpanCondemned.erase:type_name -> eggs.wire.Certificate
+	83, // 51: eggs.wire.RemoveSpan.proofs:type_name -> eggs.wire.Proof
+	84, // 52: eggs.wire.RemoveOwner.inherited:type_name -> eggs.wire.Policies
 	50, // 53: eggs.wire.ShardQuery.lookup:type_name -> eggs.wire.Lookup
 	52, // 54: eggs.wire.ShardQuery.stat:type_name -> eggs.wire.Stat
 	54, // 55: eggs.wire.ShardQuery.read_dir:type_name -> eggs.wire.ReadDir
@@ -6338,36 +6781,43 @@ var file_wire_shard_proto_depIdxs = []int32{
 	61, // 58: eggs.wire.ShardQuery.list_snapshots:type_name -> eggs.wire.ListSnapshots
 	64, // 59: eggs.wire.ShardQuery.list_dirs:type_name -> eggs.wire.ListDirs
 	66, // 60: eggs.wire.ShardQuery.files_on_disk:type_name -> eggs.wire.FilesOnDisk
-	68, // 61: eggs.wire.ShardQuery.shard_stat:type_name -> eggs.wire.ShardStat
-	70, // 62: eggs.wire.ShardQuery.check_shard:type_name -> eggs.wire.CheckShard
-	75, // 63: eggs.wire.ShardAnswer.error:type_name -> eggs.wire.Error
-	51, // 64: eggs.wire.ShardAnswer.lookup:type_name -> eggs.wire.Entry
-	53, // 65: eggs.wire.ShardAnswer.stat:type_name -> eggs.wire.Attrs
-	55, // 66: eggs.wire.ShardAnswer.read_dir:type_name -> eggs.wire.Entries
-	57, // 67: eggs.wire.ShardAnswer.get_spans:type_name -> eggs.wire.Spans
-	60, // 68: eggs.wire.ShardAnswer.list_transient:type_name -> eggs.wire.TransientFiles
-	63, // 69: eggs.wire.ShardAnswer.list_snapshots:type_name -> eggs.wire.SnapshotEdges
-	65, // 70: eggs.wire.ShardAnswer.list_dirs:type_name -> eggs.wire.Dirs
-	67, // 71: eggs.wire.ShardAnswer.files_on_disk:type_name -> eggs.wire.DiskFiles
-	69, // 72: eggs.wire.ShardAnswer.shard_stat:type_name -> eggs.wire.ShardStatAnswer
-	72, // 73: eggs.wire.ShardAnswer.check_shard:type_name -> eggs.wire.Faults
-	79, // 74: eggs.wire.Entry.attr:type_name -> eggs.wire.Attr
-	79, // 75: eggs.wire.Attrs.attrs:type_name -> eggs.wire.Attr
-	51, // 76: eggs.wire.Entries.entries:type_name -> eggs.wire.Entry
-	80, // 77: eggs.wire.Spans.spans:type_name -> eggs.wire.Span
-	76, // 78: eggs.wire.Spans.read:type_name -> eggs.wire.Certificate
-	59, // 79: eggs.wire.TransientFiles.files:type_name -> eggs.wire.TransientFile
-	62, // 80: eggs.wire.SnapshotEdges.edges:type_name -> eggs.wire.SnapshotEdge
-	79, // 81: eggs.wire.SnapshotEdges.dir:type_name -> eggs.wire.Attr
-	71, // 82: eggs.wire.Faults.faults:type_name -> eggs.wire.Fault
-	0,  // 83: eggs.wire.ShardEntry.request:type_name -> eggs.wire.ShardRequest
-	74, // 84: eggs.wire.ShardEntry.choices:type_name -> eggs.wire.Choice
-	75, // 85: eggs.wire.Choice.error:type_name -> eggs.wire.Error
-	86, // [86:86] is the sub-list for method output_type
-	86, // [86:86] is the sub-list for method input_type
-	86, // [86:86] is the sub-list for extension type_name
-	86, // [86:86] is the sub-list for extension extendee
-	0,  // [0:86] is the sub-list for field type_name
+	74, // 61: eggs.wire.ShardQuery.shard_stat:type_name -> eggs.wire.ShardStat
+	76, // 62: eggs.wire.ShardQuery.check_shard:type_name -> eggs.wire.CheckShard
+	68, // 63: eggs.wire.ShardQuery.list_files:type_name -> eggs.wire.ListFiles
+	71, // 64: eggs.wire.ShardQuery.report_bad:type_name -> eggs.wire.ReportBad
+	72, // 65: eggs.wire.ShardQuery.take_bad:type_name -> eggs.wire.TakeBad
+	81, // 66: eggs.wire.ShardAnswer.error:type_name -> eggs.wire.Error
+	51, // 67: eggs.wire.ShardAnswer.lookup:type_name -> eggs.wire.Entry
+	53, // 68: eggs.wire.ShardAnswer.stat:type_name -> eggs.wire.Attrs
+	55, // 69: eggs.wire.ShardAnswer.read_dir:type_name -> eggs.wire.Entries
+	57, // 70: eggs.wire.ShardAnswer.get_spans:type_name -> eggs.wire.Spans
+	60, // 71: eggs.wire.ShardAnswer.list_transient:type_name -> eggs.wire.TransientFiles
+	63, // 72: eggs.wire.ShardAnswer.list_snapshots:type_name -> eggs.wire.SnapshotEdges
+	65, // 73: eggs.wire.ShardAnswer.list_dirs:type_name -> eggs.wire.Dirs
+	67, // 74: eggs.wire.ShardAnswer.files_on_disk:type_name -> eggs.wire.DiskFiles
+	75, // 75: eggs.wire.ShardAnswer.shard_stat:type_name -> eggs.wire.ShardStatAnswer
+	78, // 76: eggs.wire.ShardAnswer.check_shard:type_name -> eggs.wire.Faults
+	69, // 77: eggs.wire.ShardAnswer.list_files:type_name -> eggs.wire.Files
+	73, // 78: eggs.wire.ShardAnswer.take_bad:type_name -> eggs.wire.BadBlocks
+	85, // 79: eggs.wire.Entry.attr:type_name -> eggs.wire.Attr
+	85, // 80: eggs.wire.Attrs.attrs:type_name -> eggs.wire.Attr
+	51, // 81: eggs.wire.Entries.entries:type_name -> eggs.wire.Entry
+	86, // 82: eggs.wire.Spans.spans:type_name -> eggs.wire.Span
+	82, // 83: eggs.wire.Spans.read:type_name -> eggs.wire.Certificate
+	59, // 84: eggs.wire.TransientFiles.files:type_name -> eggs.wire.TransientFile
+	62, // 85: eggs.wire.SnapshotEdges.edges:type_name -> eggs.wire.SnapshotEdge
+	85, // 86: eggs.wire.SnapshotEdges.dir:type_name -> eggs.wire.Attr
+	70, // 87: eggs.wire.ReportBad.blocks:type_name -> eggs.wire.BadBlock
+	70, // 88: eggs.wire.BadBlocks.blocks:type_name -> eggs.wire.BadBlock
+	77, // 89: eggs.wire.Faults.faults:type_name -> eggs.wire.Fault
+	0,  // 90: eggs.wire.ShardEntry.request:type_name -> eggs.wire.ShardRequest
+	80, // 91: eggs.wire.ShardEntry.choices:type_name -> eggs.wire.Choice
+	81, // 92: eggs.wire.Choice.error:type_name -> eggs.wire.Error
+	93, // [93:93] is the sub-list for method output_type
+	93, // [93:93] is the sub-list for method input_type
+	93, // [93:93] is the sub-list for extension type_name
+	93, // [93:93] is the sub-list for extension extendee
+	0,  // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_wire_shard_proto_init() }
@@ -6434,6 +6884,9 @@ func file_wire_shard_proto_init() {
 		(*ShardQuery_FilesOnDisk)(nil),
 		(*ShardQuery_ShardStat)(nil),
 		(*ShardQuery_CheckShard)(nil),
+		(*ShardQuery_ListFiles)(nil),
+		(*ShardQuery_ReportBad)(nil),
+		(*ShardQuery_TakeBad)(nil),
 	}
 	file_wire_shard_proto_msgTypes[49].OneofWrappers = []any{
 		(*ShardAnswer_Lookup)(nil),
@@ -6446,6 +6899,8 @@ func file_wire_shard_proto_init() {
 		(*ShardAnswer_FilesOnDisk)(nil),
 		(*ShardAnswer_ShardStat)(nil),
 		(*ShardAnswer_CheckShard)(nil),
+		(*ShardAnswer_ListFiles)(nil),
+		(*ShardAnswer_TakeBad)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -6453,7 +6908,7 @@ func file_wire_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_shard_proto_rawDesc), len(file_wire_shard_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   75,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

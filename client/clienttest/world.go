@@ -47,6 +47,7 @@ type World struct {
 	order   []*Disk
 	faults  []*fault
 	counts  map[wire.Method]int
+	states  map[eggs.DiskID]string // as SetDisk said
 	making  sync.Mutex
 }
 
@@ -178,25 +179,65 @@ func (d direct) Query(ctx context.Context, q *wire.ShardQuery) (*wire.ShardAnswe
 	return d.w.Shard(eggs.ShardID(q.Shard)).Query(ctx, q)
 }
 
-// Choose implements raftshard.Blocks: the disks in turn, never one twice.
+// Choose implements raftshard.Blocks: the disks in turn, never one twice, those
+// of nodes that hold blocks of the span last.
 func (w *World) Choose(c raftshard.BlockChoice) ([]eggs.DiskID, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	bad := make(map[eggs.DiskID]bool)
+	bad, used := make(map[eggs.DiskID]bool), make(map[*Node]bool)
 	for _, d := range c.Blacklist {
 		bad[d] = true
 	}
-	var out []eggs.DiskID
+	for _, d := range c.Apart {
+		bad[d] = true
+		used[w.disks[d].Node] = true
+	}
+	var out, near []eggs.DiskID
 	for i := range w.order {
 		d := w.order[(i*len(w.order)/len(w.Nodes)+i/len(w.Nodes))%len(w.order)]
-		if !bad[d.ID] && len(out) < c.Parity.Blocks() {
+		switch {
+		case bad[d.ID] || w.states[d.ID] != "":
+		case used[d.Node]:
+			near = append(near, d.ID)
+		default:
 			out = append(out, d.ID)
 		}
 	}
+	out = append(out, near...)
 	if len(out) < c.Parity.Blocks() {
 		return nil, eggs.E("clienttest.Choose", eggs.NoSpace, "too few disks")
 	}
-	return out, nil
+	return out[:c.Parity.Blocks()], nil
+}
+
+// Retired implements raftshard.Blocks.
+func (w *World) Retired(d eggs.DiskID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.states[d] == "retired"
+}
+
+// SetDisk makes a disk "draining" or "retired", in the facts as well, or "" again.
+func (w *World) SetDisk(ctx context.Context, c client.Operator, d eggs.DiskID, state string) {
+	w.TB.Helper()
+	w.mu.Lock()
+	if w.states == nil {
+		w.states = make(map[eggs.DiskID]string)
+	}
+	w.states[d] = state
+	w.mu.Unlock()
+	fact := &wire.DiskFact{
+		Id: uint64(d), Node: uint64(w.disks[d].Node.ID),
+		Draining: state == "draining", Retired: state == "retired",
+	}
+	for _, mask := range []uint32{0, 2 | 4} {
+		if _, err := c.CDC(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_PutDisk{
+			PutDisk: &wire.PutDisk{Disk: fact, Mask: mask},
+		}}); err != nil {
+			w.TB.Fatal(err)
+		}
+	}
+	w.Publish()
 }
 
 // Publish makes a new picture of what there is and pushes it.
@@ -216,7 +257,7 @@ func (w *World) Publish() {
 	for _, d := range w.order {
 		r.Disks = append(r.Disks, &wire.RouteDisk{
 			Id: uint64(d.ID), Node: uint64(d.Node.ID),
-			Capacity: 1 << 40, Free: 1 << 39, Writable: true, Domain: d.Node.ID.String(),
+			Capacity: 1 << 40, Free: 1 << 39, Writable: w.states[d.ID] == "", Domain: d.Node.ID.String(),
 		})
 	}
 	for g := range w.leaders {
