@@ -179,6 +179,10 @@ type Operator interface {
 	ListBlocks(ctx context.Context, d eggs.DiskID, after eggs.BlockID, limit int) ([]*wire.BlockInfo, bool, error)
 	// CheckBlock has a disk verify one block. Kind Corrupt, NotExist.
 	CheckBlock(ctx context.Context, c *wire.Certificate) error
+	// BlockSpans, RecoverBlocks and ReplaceBlocks are what repair is made of; see Client.
+	BlockSpans(ctx context.Context, id eggs.InodeID, offset int64) (spans []*BlockSpan, next int64, err error)
+	RecoverBlocks(ctx context.Context, b *BlockSpan, want []int) (*Recovered, error)
+	ReplaceBlocks(ctx context.Context, b *BlockSpan, blocks map[int][]byte, avoid []eggs.DiskID) error
 	// Routes is the picture that requests are routed by.
 	Routes() *wire.Routes
 	// NodeStatus asks one node.

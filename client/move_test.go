@@ -38,11 +38,19 @@ func TestBlocksMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r2.Close()
+	spans, _, err := c.BlockSpans(bg, other, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old []uint64
+	for _, b := range spans[0].Blocks {
+		old = append(old, b.Block)
+	}
 	for { // until the span has left the writer's memory it may not be certified
 		_, err = c.Shard(bg, eggs.Root.Shard(), &wire.Verb{Verb: &wire.Verb_SwapSpan{
 			SwapSpan: &wire.SwapSpan{
 				File: uint64(other), Scratch: uint64(scratch.ID()),
-				Cookie: w.Key.Cookie(scratch.ID()), Positions: []uint32{0, 1, 2, 3, 4, 5},
+				Cookie: w.Key.Cookie(scratch.ID()), Positions: []uint32{0, 1, 2, 3, 4, 5}, Old: old,
 			},
 		}})
 		if err == nil {

@@ -47,6 +47,7 @@ type span struct {
 	layout    erasure.Layout
 	certs     []*wire.Certificate
 	crcs      []uint32 // of whole blocks
+	class     uint32   // of disks, as asked for
 	fetched   time.Time
 }
 
@@ -306,7 +307,7 @@ func (r *reader) shard() eggs.ShardID { return r.id.Shard() }
 
 // spanOf converts a span; it takes n of the certificates.
 func spanOf(w *wire.Span, certs []*wire.Certificate) (s *span, n int, err error) {
-	s = &span{off: int64(w.Offset), size: int64(w.Size), crc: w.Crc, fetched: time.Now()}
+	s = &span{off: int64(w.Offset), size: int64(w.Size), crc: w.Crc, class: w.Class, fetched: time.Now()}
 	bad := func(text string) (*span, int, error) {
 		return nil, 0, eggs.E("client.GetSpans", eggs.Corrupt, text)
 	}

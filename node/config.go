@@ -59,6 +59,9 @@ type Config struct {
 	// GCInterval is how often the collector looks; more often costs reads, less
 	// often keeps garbage longer.
 	GCInterval time.Duration
+	// RepairRate is how many bytes/s this node makes anew of blocks that were lost or
+	// must leave their disk; default 64 MiB/s; negative: no limit. More is safer and costs clients.
+	RepairRate int64
 	// Fatal ends the process when going on would not be safe. Default: panic.
 	Fatal func(error)
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"eggsfs/eggs"
-	"eggsfs/upkeep"
 	"eggsfs/wire"
 )
 
@@ -209,18 +208,4 @@ func (n *Node) reportDisks(ctx context.Context) {
 		}
 		n.gossip.Update()
 	}
-}
-
-// collect runs the collector on the shards that this node leads.
-func (n *Node) collect(ctx context.Context) {
-	if n.identity.Roles&RoleUpkeep == 0 {
-		return
-	}
-	upkeep.NewCollector(upkeep.Config{
-		Client: n.client, Interval: n.cfg.GCInterval, Logger: n.log, Event: n.events.add,
-		Leads: func(s eggs.ShardID) bool {
-			g := n.host.Group(s.Group())
-			return g != nil && g.Leads()
-		},
-	}).Run(ctx)
 }

@@ -20,6 +20,7 @@ import (
 	"eggsfs/internal/auth"
 	"eggsfs/raftgroup"
 	"eggsfs/raftshard"
+	"eggsfs/upkeep"
 	"eggsfs/wire"
 )
 
@@ -48,6 +49,7 @@ type Node struct {
 	client   *client.Client
 	rpc      *wire.Server
 	web      *web.Server
+	migrator *upkeep.Migrator // nil without that role
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -97,9 +99,11 @@ func Start(cfg Config) (*Node, error) {
 			return nil, err
 		}
 	}
+	n.makeMigrator()
 	n.background(n.watchMembers)
 	n.background(n.enrol)
 	n.background(n.collect)
+	n.background(n.repair)
 	n.background(n.watchReady)
 	n.background(n.reportDisks)
 	return n, nil

@@ -36,6 +36,9 @@ func (b *badBlocks) add(blocks []*wire.BadBlock) {
 	}
 }
 
+// TakeBad returns the bad blocks that were reported to this node, and forgets them.
+func (s *Shard) TakeBad() []*wire.BadBlock { return s.bad.take() }
+
 func (b *badBlocks) take() []*wire.BadBlock {
 	b.mu.Lock()
 	defer b.mu.Unlock()

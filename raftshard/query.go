@@ -2,6 +2,7 @@ package raftshard
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -89,8 +90,6 @@ func (a *query) run(q *wire.ShardQuery) error {
 		return a.listFiles(x.ListFiles)
 	case *wire.ShardQuery_ReportBad:
 		return a.reportBad(x.ReportBad)
-	case *wire.ShardQuery_TakeBad:
-		a.made.Answer = &wire.ShardAnswer_TakeBad{TakeBad: &wire.BadBlocks{Blocks: a.s.bad.take()}}
 	case *wire.ShardQuery_CheckShard:
 		a.made.Answer = &wire.ShardAnswer_CheckShard{CheckShard: &wire.Faults{
 			Faults: Check(a.r, a.s.id),
@@ -294,7 +293,7 @@ func (a *query) collectSpans(id eggs.InodeID, offset, end uint64, out *wire.Span
 			}
 			out.Spans = append(out.Spans, &wire.Span{
 				Offset: at, Size: rec.Size, Crc: rec.Crc, Inline: rec.Inline,
-				Locations: s.locations,
+				Locations: s.locations, Class: rec.Class,
 			})
 			size += len(val)
 			for _, l := range s.locations {
@@ -352,11 +351,23 @@ func (a *query) listDirs(v *wire.ListDirs) error {
 	return nil
 }
 
-// filesOnDisk lists files with blocks on a disk.
+// filesOnDisk lists files with blocks on a disk, and how many each.
 func (a *query) filesOnDisk(v *wire.FilesOnDisk) error {
-	out := &wire.DiskFiles{}
-	prefix := key1(tableDisk, v.GetDisk())
-	out.Files, out.End = a.ids(tableDisk, prefix[1:], v.GetAfter(), listLimit(v.GetLimit()))
+	out := &wire.DiskFiles{End: true}
+	limit := listLimit(v.GetLimit())
+	a.r.Scan(key2(tableDisk, v.GetDisk(), v.GetAfter()+1), after(key1(tableDisk, v.GetDisk())), false,
+		func(k, val []byte) bool {
+			if len(out.Files) == limit {
+				out.End = false
+				return false
+			}
+			n := uint32(0)
+			if len(val) == 4 {
+				n = binary.BigEndian.Uint32(val)
+			}
+			out.Files, out.Blocks = append(out.Files, u64(k[9:])), append(out.Blocks, n)
+			return true
+		})
 	a.made.Answer = &wire.ShardAnswer_FilesOnDisk{FilesOnDisk: out}
 	return nil
 }

@@ -22,6 +22,7 @@ type Config struct {
 	Clock    func() eggs.Time         // a hint of what is due; default: the system's
 	Logger   *slog.Logger             // default: discard
 	Event    func(level, text string) // what an operator should know; default: none
+	Facts    func() *wire.Facts       // as this node has them; nil: the coordinator is asked
 }
 
 // Limits of collection.
@@ -44,9 +45,11 @@ type Collector struct {
 	cfg   Config
 	log   *slog.Logger
 	limit *rate.Limiter
+	facts facts
 
 	mu   sync.Mutex
 	left map[eggs.InodeID]leave
+	gone int       // how many disks were retired at the last round
 	told time.Time // when the last event was sent
 }
 
@@ -76,6 +79,7 @@ func NewCollector(cfg Config) *Collector {
 	g := &Collector{
 		c: cfg.Client, cfg: cfg, log: cfg.Logger,
 		limit: rate.NewLimiter(rate.Inf, 0), left: make(map[eggs.InodeID]leave),
+		facts: facts{c: cfg.Client, local: cfg.Facts},
 	}
 	if cfg.Rate > 0 {
 		g.limit = rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Rate)
@@ -150,6 +154,7 @@ func (g *Collector) verdict(op string, r Report) error {
 // round looks at each of the shards once.
 func (g *Collector) round(ctx context.Context, takes func(eggs.ShardID) bool) Report {
 	var t tally
+	g.retired(ctx)
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
 	for s := range eggs.Shards {
@@ -173,6 +178,28 @@ func (g *Collector) round(ctx context.Context, takes func(eggs.ShardID) bool) Re
 	}
 	wg.Wait()
 	return t.report()
+}
+
+// retired has everything looked at again when a disk was retired since the
+// last round: what waited for it need not any more.
+func (g *Collector) retired(ctx context.Context) {
+	f, err := g.facts.get(ctx)
+	if err != nil {
+		return // nothing is known of disks; those that fail are left
+	}
+	n := 0
+	for _, d := range f.GetDisks() {
+		if d.Retired {
+			n++
+		}
+	}
+	g.mu.Lock()
+	more := n > g.gone
+	g.gone = n
+	g.mu.Unlock()
+	if more {
+		g.forget()
+	}
 }
 
 // directories collects the directories of a shard that are due.

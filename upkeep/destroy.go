@@ -161,6 +161,9 @@ func (g *Collector) erase(ctx context.Context, certs []*wire.Certificate) ([]*wi
 	for i, c := range certs {
 		wg.Go(func() {
 			p, err := g.c.EraseBlock(ctx, c)
+			if err != nil && ctx.Err() == nil && g.givenUp(ctx, eggs.DiskID(c.Disk)) {
+				p, err = &wire.Proof{Disk: c.Disk, Block: c.Block}, nil
+			}
 			proofs[i] = p
 			if err != nil {
 				mu.Lock()
@@ -181,6 +184,12 @@ func (g *Collector) erase(ctx context.Context, certs []*wire.Certificate) ([]*wi
 		Op: "upkeep.Erase", Kind: eggs.BadDisk, Disks: bad,
 		Err: fmt.Errorf("blocks could not be erased: %w", errors.New(eggs.KindOf(cause).String())),
 	}
+}
+
+// givenUp reports whether a disk is retired, so that its blocks need no erasing.
+func (g *Collector) givenUp(ctx context.Context, d eggs.DiskID) bool {
+	f, err := g.facts.get(ctx)
+	return err == nil && LeavingDisks(f)[d] == Retired
 }
 
 // CollectTransient destroys one file that has no name and is past its

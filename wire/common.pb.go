@@ -645,6 +645,7 @@ type Span struct {
 	Inline        []byte                 `protobuf:"bytes,4,opt,name=inline,proto3" json:"inline,omitempty"`
 	Locations     []*Location            `protobuf:"bytes,5,rep,name=locations,proto3" json:"locations,omitempty"`
 	State         SpanState              `protobuf:"varint,6,opt,name=state,proto3,enum=eggs.wire.SpanState" json:"state,omitempty"`
+	Class         uint32                 `protobuf:"varint,7,opt,name=class,proto3" json:"class,omitempty"` // storage class asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -719,6 +720,13 @@ func (x *Span) GetState() SpanState {
 		return x.State
 	}
 	return SpanState_CLEAN
+}
+
+func (x *Span) GetClass() uint32 {
+	if x != nil {
+		return x.Class
+	}
+	return 0
 }
 
 type Location struct {
@@ -1063,14 +1071,15 @@ const file_wire_common_proto_rawDesc = "" +
 	"\fStripePolicy\x12\x1b\n" +
 	"\tcell_size\x18\x01 \x01(\rR\bcellSize\")\n" +
 	"\fInlinePolicy\x12\x19\n" +
-	"\bmax_size\x18\x01 \x01(\rR\amaxSize\"\xbb\x01\n" +
+	"\bmax_size\x18\x01 \x01(\rR\amaxSize\"\xd1\x01\n" +
 	"\x04Span\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x10\n" +
 	"\x03crc\x18\x03 \x01(\aR\x03crc\x12\x16\n" +
 	"\x06inline\x18\x04 \x01(\fR\x06inline\x121\n" +
 	"\tlocations\x18\x05 \x03(\v2\x13.eggs.wire.LocationR\tlocations\x12*\n" +
-	"\x05state\x18\x06 \x01(\x0e2\x14.eggs.wire.SpanStateR\x05state\"\xa8\x01\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x14.eggs.wire.SpanStateR\x05state\x12\x14\n" +
+	"\x05class\x18\a \x01(\rR\x05class\"\xa8\x01\n" +
 	"\bLocation\x12\f\n" +
 	"\x01d\x18\x01 \x01(\rR\x01d\x12\f\n" +
 	"\x01p\x18\x02 \x01(\rR\x01p\x12\x18\n" +

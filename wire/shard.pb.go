@@ -3829,7 +3829,6 @@ type ShardQuery struct {
 	//	*ShardQuery_CheckShard
 	//	*ShardQuery_ListFiles
 	//	*ShardQuery_ReportBad
-	//	*ShardQuery_TakeBad
 	Query         isShardQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3987,15 +3986,6 @@ func (x *ShardQuery) GetReportBad() *ReportBad {
 	return nil
 }
 
-func (x *ShardQuery) GetTakeBad() *TakeBad {
-	if x != nil {
-		if x, ok := x.Query.(*ShardQuery_TakeBad); ok {
-			return x.TakeBad
-		}
-	}
-	return nil
-}
-
 type isShardQuery_Query interface {
 	isShardQuery_Query()
 }
@@ -4048,10 +4038,6 @@ type ShardQuery_ReportBad struct {
 	ReportBad *ReportBad `protobuf:"bytes,13,opt,name=report_bad,json=reportBad,proto3,oneof"`
 }
 
-type ShardQuery_TakeBad struct {
-	TakeBad *TakeBad `protobuf:"bytes,14,opt,name=take_bad,json=takeBad,proto3,oneof"`
-}
-
 func (*ShardQuery_Lookup) isShardQuery_Query() {}
 
 func (*ShardQuery_Stat) isShardQuery_Query() {}
@@ -4076,8 +4062,6 @@ func (*ShardQuery_ListFiles) isShardQuery_Query() {}
 
 func (*ShardQuery_ReportBad) isShardQuery_Query() {}
 
-func (*ShardQuery_TakeBad) isShardQuery_Query() {}
-
 type ShardAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Error *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
@@ -4094,7 +4078,6 @@ type ShardAnswer struct {
 	//	*ShardAnswer_ShardStat
 	//	*ShardAnswer_CheckShard
 	//	*ShardAnswer_ListFiles
-	//	*ShardAnswer_TakeBad
 	Answer        isShardAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4243,15 +4226,6 @@ func (x *ShardAnswer) GetListFiles() *Files {
 	return nil
 }
 
-func (x *ShardAnswer) GetTakeBad() *BadBlocks {
-	if x != nil {
-		if x, ok := x.Answer.(*ShardAnswer_TakeBad); ok {
-			return x.TakeBad
-		}
-	}
-	return nil
-}
-
 type isShardAnswer_Answer interface {
 	isShardAnswer_Answer()
 }
@@ -4300,10 +4274,6 @@ type ShardAnswer_ListFiles struct {
 	ListFiles *Files `protobuf:"bytes,12,opt,name=list_files,json=listFiles,proto3,oneof"`
 }
 
-type ShardAnswer_TakeBad struct {
-	TakeBad *BadBlocks `protobuf:"bytes,14,opt,name=take_bad,json=takeBad,proto3,oneof"`
-}
-
 func (*ShardAnswer_Lookup) isShardAnswer_Answer() {}
 
 func (*ShardAnswer_Stat) isShardAnswer_Answer() {}
@@ -4325,8 +4295,6 @@ func (*ShardAnswer_ShardStat) isShardAnswer_Answer() {}
 func (*ShardAnswer_CheckShard) isShardAnswer_Answer() {}
 
 func (*ShardAnswer_ListFiles) isShardAnswer_Answer() {}
-
-func (*ShardAnswer_TakeBad) isShardAnswer_Answer() {}
 
 // Lookup answers one current edge. A locked edge is still answered.
 type Lookup struct {
@@ -5418,6 +5386,7 @@ type DiskFiles struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Files         []uint64               `protobuf:"fixed64,1,rep,packed,name=files,proto3" json:"files,omitempty"`
 	End           bool                   `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	Blocks        []uint32               `protobuf:"varint,3,rep,packed,name=blocks,proto3" json:"blocks,omitempty"` // how many blocks each file has there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5464,6 +5433,13 @@ func (x *DiskFiles) GetEnd() bool {
 		return x.End
 	}
 	return false
+}
+
+func (x *DiskFiles) GetBlocks() []uint32 {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
 }
 
 // ListFiles lists linked files by id, those included that only the past has.
@@ -5640,8 +5616,8 @@ func (x *BadBlock) GetBlock() uint64 {
 	return 0
 }
 
-// ReportBad tells the leader of bad blocks, which it keeps in memory for TakeBad: what is lost
-// with it, the scrubber finds again. Not answered with anything.
+// ReportBad tells the leader of bad blocks, which it keeps in memory for the repairer on its node: what is
+// lost with it, the scrubber finds again. Not answered with anything.
 type ReportBad struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Blocks        []*BadBlock            `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
@@ -5686,87 +5662,6 @@ func (x *ReportBad) GetBlocks() []*BadBlock {
 	return nil
 }
 
-// TakeBad answers what was reported, and forgets it.
-type TakeBad struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TakeBad) Reset() {
-	*x = TakeBad{}
-	mi := &file_wire_shard_proto_msgTypes[72]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TakeBad) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TakeBad) ProtoMessage() {}
-
-func (x *TakeBad) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[72]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TakeBad.ProtoReflect.Descriptor instead.
-func (*TakeBad) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{72}
-}
-
-type BadBlocks struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Blocks        []*BadBlock            `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BadBlocks) Reset() {
-	*x = BadBlocks{}
-	mi := &file_wire_shard_proto_msgTypes[73]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BadBlocks) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BadBlocks) ProtoMessage() {}
-
-func (x *BadBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[73]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BadBlocks.ProtoReflect.Descriptor instead.
-func (*BadBlocks) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{73}
-}
-
-func (x *BadBlocks) GetBlocks() []*BadBlock {
-	if x != nil {
-		return x.Blocks
-	}
-	return nil
-}
-
 type ShardStat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -5775,7 +5670,7 @@ type ShardStat struct {
 
 func (x *ShardStat) Reset() {
 	*x = ShardStat{}
-	mi := &file_wire_shard_proto_msgTypes[74]
+	mi := &file_wire_shard_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5787,7 +5682,7 @@ func (x *ShardStat) String() string {
 func (*ShardStat) ProtoMessage() {}
 
 func (x *ShardStat) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[74]
+	mi := &file_wire_shard_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5800,7 +5695,7 @@ func (x *ShardStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStat.ProtoReflect.Descriptor instead.
 func (*ShardStat) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{74}
+	return file_wire_shard_proto_rawDescGZIP(), []int{72}
 }
 
 type ShardStatAnswer struct {
@@ -5819,7 +5714,7 @@ type ShardStatAnswer struct {
 
 func (x *ShardStatAnswer) Reset() {
 	*x = ShardStatAnswer{}
-	mi := &file_wire_shard_proto_msgTypes[75]
+	mi := &file_wire_shard_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5831,7 +5726,7 @@ func (x *ShardStatAnswer) String() string {
 func (*ShardStatAnswer) ProtoMessage() {}
 
 func (x *ShardStatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[75]
+	mi := &file_wire_shard_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5844,7 +5739,7 @@ func (x *ShardStatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStatAnswer.ProtoReflect.Descriptor instead.
 func (*ShardStatAnswer) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{75}
+	return file_wire_shard_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ShardStatAnswer) GetDirectories() uint64 {
@@ -5912,7 +5807,7 @@ type CheckShard struct {
 
 func (x *CheckShard) Reset() {
 	*x = CheckShard{}
-	mi := &file_wire_shard_proto_msgTypes[76]
+	mi := &file_wire_shard_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5924,7 +5819,7 @@ func (x *CheckShard) String() string {
 func (*CheckShard) ProtoMessage() {}
 
 func (x *CheckShard) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[76]
+	mi := &file_wire_shard_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5937,7 +5832,7 @@ func (x *CheckShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckShard.ProtoReflect.Descriptor instead.
 func (*CheckShard) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{76}
+	return file_wire_shard_proto_rawDescGZIP(), []int{74}
 }
 
 type Fault struct {
@@ -5950,7 +5845,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_wire_shard_proto_msgTypes[77]
+	mi := &file_wire_shard_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5962,7 +5857,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[77]
+	mi := &file_wire_shard_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5975,7 +5870,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{77}
+	return file_wire_shard_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Fault) GetInvariant() uint32 {
@@ -6001,7 +5896,7 @@ type Faults struct {
 
 func (x *Faults) Reset() {
 	*x = Faults{}
-	mi := &file_wire_shard_proto_msgTypes[78]
+	mi := &file_wire_shard_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6013,7 +5908,7 @@ func (x *Faults) String() string {
 func (*Faults) ProtoMessage() {}
 
 func (x *Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[78]
+	mi := &file_wire_shard_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6026,7 +5921,7 @@ func (x *Faults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faults.ProtoReflect.Descriptor instead.
 func (*Faults) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{78}
+	return file_wire_shard_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Faults) GetFaults() []*Fault {
@@ -6053,7 +5948,7 @@ type ShardEntry struct {
 
 func (x *ShardEntry) Reset() {
 	*x = ShardEntry{}
-	mi := &file_wire_shard_proto_msgTypes[79]
+	mi := &file_wire_shard_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6065,7 +5960,7 @@ func (x *ShardEntry) String() string {
 func (*ShardEntry) ProtoMessage() {}
 
 func (x *ShardEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[79]
+	mi := &file_wire_shard_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6078,7 +5973,7 @@ func (x *ShardEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardEntry.ProtoReflect.Descriptor instead.
 func (*ShardEntry) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{79}
+	return file_wire_shard_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ShardEntry) GetClock() int64 {
@@ -6134,7 +6029,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_wire_shard_proto_msgTypes[80]
+	mi := &file_wire_shard_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6146,7 +6041,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_shard_proto_msgTypes[80]
+	mi := &file_wire_shard_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6159,7 +6054,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_wire_shard_proto_rawDescGZIP(), []int{80}
+	return file_wire_shard_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Choice) GetDisks() []uint64 {
@@ -6451,7 +6346,7 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\rMakeTransient\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x06R\x04file\x12\x10\n" +
 	"\x03dir\x18\x02 \x01(\x06R\x03dir\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\xec\x05\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xbb\x05\n" +
 	"\n" +
 	"ShardQuery\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12+\n" +
@@ -6471,9 +6366,8 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\n" +
 	"list_files\x18\f \x01(\v2\x14.eggs.wire.ListFilesH\x00R\tlistFiles\x125\n" +
 	"\n" +
-	"report_bad\x18\r \x01(\v2\x14.eggs.wire.ReportBadH\x00R\treportBad\x12/\n" +
-	"\btake_bad\x18\x0e \x01(\v2\x12.eggs.wire.TakeBadH\x00R\atakeBadB\a\n" +
-	"\x05query\"\xc1\x05\n" +
+	"report_bad\x18\r \x01(\v2\x14.eggs.wire.ReportBadH\x00R\treportBadB\a\n" +
+	"\x05query\"\x8e\x05\n" +
 	"\vShardAnswer\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.eggs.wire.ErrorR\x05error\x12*\n" +
 	"\x06lookup\x18\x02 \x01(\v2\x10.eggs.wire.EntryH\x00R\x06lookup\x12&\n" +
@@ -6490,8 +6384,7 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\vcheck_shard\x18\v \x01(\v2\x11.eggs.wire.FaultsH\x00R\n" +
 	"checkShard\x121\n" +
 	"\n" +
-	"list_files\x18\f \x01(\v2\x10.eggs.wire.FilesH\x00R\tlistFiles\x121\n" +
-	"\btake_bad\x18\x0e \x01(\v2\x14.eggs.wire.BadBlocksH\x00R\atakeBadB\b\n" +
+	"list_files\x18\f \x01(\v2\x10.eggs.wire.FilesH\x00R\tlistFilesB\b\n" +
 	"\x06answer\".\n" +
 	"\x06Lookup\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\x06R\x03dir\x12\x12\n" +
@@ -6568,10 +6461,11 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\vFilesOnDisk\x12\x12\n" +
 	"\x04disk\x18\x01 \x01(\x06R\x04disk\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x06R\x05after\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\"3\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"K\n" +
 	"\tDiskFiles\x12\x14\n" +
 	"\x05files\x18\x01 \x03(\x06R\x05files\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\bR\x03end\"7\n" +
+	"\x03end\x18\x02 \x01(\bR\x03end\x12\x16\n" +
+	"\x06blocks\x18\x03 \x03(\rR\x06blocks\"7\n" +
 	"\tListFiles\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x06R\x05after\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"+\n" +
@@ -6584,9 +6478,6 @@ const file_wire_shard_proto_rawDesc = "" +
 	"\x04disk\x18\x03 \x01(\x06R\x04disk\x12\x14\n" +
 	"\x05block\x18\x04 \x01(\x06R\x05block\"8\n" +
 	"\tReportBad\x12+\n" +
-	"\x06blocks\x18\x01 \x03(\v2\x13.eggs.wire.BadBlockR\x06blocks\"\t\n" +
-	"\aTakeBad\"8\n" +
-	"\tBadBlocks\x12+\n" +
 	"\x06blocks\x18\x01 \x03(\v2\x13.eggs.wire.BadBlockR\x06blocks\"\v\n" +
 	"\tShardStat\"\xee\x01\n" +
 	"\x0fShardStatAnswer\x12 \n" +
@@ -6629,7 +6520,7 @@ func file_wire_shard_proto_rawDescGZIP() []byte {
 	return file_wire_shard_proto_rawDescData
 }
 
-var file_wire_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_wire_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_wire_shard_proto_goTypes = []any{
 	(*ShardRequest)(nil),       // 0: eggs.wire.ShardRequest
 	(*Fence)(nil),              // 1: eggs.wire.Fence
@@ -6703,26 +6594,24 @@ var file_wire_shard_proto_goTypes = []any{
 	(*Files)(nil),              // 69: eggs.wire.Files
 	(*BadBlock)(nil),           // 70: eggs.wire.BadBlock
 	(*ReportBad)(nil),          // 71: eggs.wire.ReportBad
-	(*TakeBad)(nil),            // 72: eggs.wire.TakeBad
-	(*BadBlocks)(nil),          // 73: eggs.wire.BadBlocks
-	(*ShardStat)(nil),          // 74: eggs.wire.ShardStat
-	(*ShardStatAnswer)(nil),    // 75: eggs.wire.ShardStatAnswer
-	(*CheckShard)(nil),         // 76: eggs.wire.CheckShard
-	(*Fault)(nil),              // 77: eggs.wire.Fault
-	(*Faults)(nil),             // 78: eggs.wire.Faults
-	(*ShardEntry)(nil),         // 79: eggs.wire.ShardEntry
-	(*Choice)(nil),             // 80: eggs.wire.Choice
-	(*Error)(nil),              // 81: eggs.wire.Error
-	(*Certificate)(nil),        // 82: eggs.wire.Certificate
-	(*Proof)(nil),              // 83: eggs.wire.Proof
-	(*Policies)(nil),           // 84: eggs.wire.Policies
-	(*Attr)(nil),               // 85: eggs.wire.Attr
-	(*Span)(nil),               // 86: eggs.wire.Span
+	(*ShardStat)(nil),          // 72: eggs.wire.ShardStat
+	(*ShardStatAnswer)(nil),    // 73: eggs.wire.ShardStatAnswer
+	(*CheckShard)(nil),         // 74: eggs.wire.CheckShard
+	(*Fault)(nil),              // 75: eggs.wire.Fault
+	(*Faults)(nil),             // 76: eggs.wire.Faults
+	(*ShardEntry)(nil),         // 77: eggs.wire.ShardEntry
+	(*Choice)(nil),             // 78: eggs.wire.Choice
+	(*Error)(nil),              // 79: eggs.wire.Error
+	(*Certificate)(nil),        // 80: eggs.wire.Certificate
+	(*Proof)(nil),              // 81: eggs.wire.Proof
+	(*Policies)(nil),           // 82: eggs.wire.Policies
+	(*Attr)(nil),               // 83: eggs.wire.Attr
+	(*Span)(nil),               // 84: eggs.wire.Span
 }
 var file_wire_shard_proto_depIdxs = []int32{
 	1,  // 0: eggs.wire.ShardRequest.fence:type_name -> eggs.wire.Fence
 	3,  // 1: eggs.wire.ShardRequest.verbs:type_name -> eggs.wire.Verb
-	81, // 2: eggs.wire.ShardReply.error:type_name -> eggs.wire.Error
+	79, // 2: eggs.wire.ShardReply.error:type_name -> eggs.wire.Error
 	4,  // 3: eggs.wire.ShardReply.results:type_name -> eggs.wire.Result
 	6,  // 4: eggs.wire.Verb.open_session:type_name -> eggs.wire.OpenSession
 	8,  // 5: eggs.wire.Verb.lease_ids:type_name -> eggs.wire.LeaseIds
@@ -6767,12 +6656,12 @@ var file_wire_shard_proto_depIdxs = []int32{
 	40, // 44: eggs.wire.Result.edge_seen:type_name -> eggs.wire.EdgeSeen
 	44, // 45: eggs.wire.Result.owner_removed:type_name -> eggs.wire.OwnerRemoved
 	5,  // 46: eggs.wire.Result.empty:type_name -> eggs.wire.Empty
-	82, // 47: eggs.wire.SpanInitiated.certificates:type_name -> eggs.wire.Certificate
-	83, // 48: eggs.wire.CertifySpan.proofs:type_name -> eggs.wire.Proof
-	84, // 49: eggs.wire.SetPolicy.policies:type_name -> eggs.wire.Policies
-	82, // 50: eggs.wire.SpanCondemned.erase:type_name -> eggs.wire.Certificate
-	83, // 51: eggs.wire.RemoveSpan.proofs:type_name -> eggs.wire.Proof
-	84, // 52: eggs.wire.RemoveOwner.inherited:type_name -> eggs.wire.Policies
+	80, // 47: eggs.wire.SpanInitiated.certificates:type_name -> eggs.wire.Certificate
+	81, // 48: eggs.wire.CertifySpan.proofs:type_name -> eggs.wire.Proof
+	82, // 49: eggs.wire.SetPolicy.policies:type_name -> eggs.wire.Policies
+	80, // 50: eggs.wire.SpanCondemned.erase:type_name -> eggs.wire.Certificate
+	81, // 51: eggs.wire.RemoveSpan.proofs:type_name -> eggs.wire.Proof
+	82, // 52: eggs.wire.RemoveOwner.inherited:type_name -> eggs.wire.Policies
 	50, // 53: eggs.wire.ShardQuery.lookup:type_name -> eggs.wire.Lookup
 	52, // 54: eggs.wire.ShardQuery.stat:type_name -> eggs.wire.Stat
 	54, // 55: eggs.wire.ShardQuery.read_dir:type_name -> eggs.wire.ReadDir
@@ -6781,43 +6670,40 @@ var file_wire_shard_proto_depIdxs = []int32{
 	61, // 58: eggs.wire.ShardQuery.list_snapshots:type_name -> eggs.wire.ListSnapshots
 	64, // 59: eggs.wire.ShardQuery.list_dirs:type_name -> eggs.wire.ListDirs
 	66, // 60: eggs.wire.ShardQuery.files_on_disk:type_name -> eggs.wire.FilesOnDisk
-	74, // 61: eggs.wire.ShardQuery.shard_stat:type_name -> eggs.wire.ShardStat
-	76, // 62: eggs.wire.ShardQuery.check_shard:type_name -> eggs.wire.CheckShard
+	72, // 61: eggs.wire.ShardQuery.shard_stat:type_name -> eggs.wire.ShardStat
+	74, // 62: eggs.wire.ShardQuery.check_shard:type_name -> eggs.wire.CheckShard
 	68, // 63: eggs.wire.ShardQuery.list_files:type_name -> eggs.wire.ListFiles
 	71, // 64: eggs.wire.ShardQuery.report_bad:type_name -> eggs.wire.ReportBad
-	72, // 65: eggs.wire.ShardQuery.take_bad:type_name -> eggs.wire.TakeBad
-	81, // 66: eggs.wire.ShardAnswer.error:type_name -> eggs.wire.Error
-	51, // 67: eggs.wire.ShardAnswer.lookup:type_name -> eggs.wire.Entry
-	53, // 68: eggs.wire.ShardAnswer.stat:type_name -> eggs.wire.Attrs
-	55, // 69: eggs.wire.ShardAnswer.read_dir:type_name -> eggs.wire.Entries
-	57, // 70: eggs.wire.ShardAnswer.get_spans:type_name -> eggs.wire.Spans
-	60, // 71: eggs.wire.ShardAnswer.list_transient:type_name -> eggs.wire.TransientFiles
-	63, // 72: eggs.wire.ShardAnswer.list_snapshots:type_name -> eggs.wire.SnapshotEdges
-	65, // 73: eggs.wire.ShardAnswer.list_dirs:type_name -> eggs.wire.Dirs
-	67, // 74: eggs.wire.ShardAnswer.files_on_disk:type_name -> eggs.wire.DiskFiles
-	75, // 75: eggs.wire.ShardAnswer.shard_stat:type_name -> eggs.wire.ShardStatAnswer
-	78, // 76: eggs.wire.ShardAnswer.check_shard:type_name -> eggs.wire.Faults
-	69, // 77: eggs.wire.ShardAnswer.list_files:type_name -> eggs.wire.Files
-	73, // 78: eggs.wire.ShardAnswer.take_bad:type_name -> eggs.wire.BadBlocks
-	85, // 79: eggs.wire.Entry.attr:type_name -> eggs.wire.Attr
-	85, // 80: eggs.wire.Attrs.attrs:type_name -> eggs.wire.Attr
-	51, // 81: eggs.wire.Entries.entries:type_name -> eggs.wire.Entry
-	86, // 82: eggs.wire.Spans.spans:type_name -> eggs.wire.Span
-	82, // 83: eggs.wire.Spans.read:type_name -> eggs.wire.Certificate
-	59, // 84: eggs.wire.TransientFiles.files:type_name -> eggs.wire.TransientFile
-	62, // 85: eggs.wire.SnapshotEdges.edges:type_name -> eggs.wire.SnapshotEdge
-	85, // 86: eggs.wire.SnapshotEdges.dir:type_name -> eggs.wire.Attr
-	70, // 87: eggs.wire.ReportBad.blocks:type_name -> eggs.wire.BadBlock
-	70, // 88: eggs.wire.BadBlocks.blocks:type_name -> eggs.wire.BadBlock
-	77, // 89: eggs.wire.Faults.faults:type_name -> eggs.wire.Fault
-	0,  // 90: eggs.wire.ShardEntry.request:type_name -> eggs.wire.ShardRequest
-	80, // 91: eggs.wire.ShardEntry.choices:type_name -> eggs.wire.Choice
-	81, // 92: eggs.wire.Choice.error:type_name -> eggs.wire.Error
-	93, // [93:93] is the sub-list for method output_type
-	93, // [93:93] is the sub-list for method input_type
-	93, // [93:93] is the sub-list for extension type_name
-	93, // [93:93] is the sub-list for extension extendee
-	0,  // [0:93] is the sub-list for field type_name
+	79, // 65: eggs.wire.ShardAnswer.error:type_name -> eggs.wire.Error
+	51, // 66: eggs.wire.ShardAnswer.lookup:type_name -> eggs.wire.Entry
+	53, // 67: eggs.wire.ShardAnswer.stat:type_name -> eggs.wire.Attrs
+	55, // 68: eggs.wire.ShardAnswer.read_dir:type_name -> eggs.wire.Entries
+	57, // 69: eggs.wire.ShardAnswer.get_spans:type_name -> eggs.wire.Spans
+	60, // 70: eggs.wire.ShardAnswer.list_transient:type_name -> eggs.wire.TransientFiles
+	63, // 71: eggs.wire.ShardAnswer.list_snapshots:type_name -> eggs.wire.SnapshotEdges
+	65, // 72: eggs.wire.ShardAnswer.list_dirs:type_name -> eggs.wire.Dirs
+	67, // 73: eggs.wire.ShardAnswer.files_on_disk:type_name -> eggs.wire.DiskFiles
+	73, // 74: eggs.wire.ShardAnswer.shard_stat:type_name -> eggs.wire.ShardStatAnswer
+	76, // 75: eggs.wire.ShardAnswer.check_shard:type_name -> eggs.wire.Faults
+	69, // 76: eggs.wire.ShardAnswer.list_files:type_name -> eggs.wire.Files
+	83, // 77: eggs.wire.Entry.attr:type_name -> eggs.wire.Attr
+	83, // 78: eggs.wire.Attrs.attrs:type_name -> eggs.wire.Attr
+	51, // 79: eggs.wire.Entries.entries:type_name -> eggs.wire.Entry
+	84, // 80: eggs.wire.Spans.spans:type_name -> eggs.wire.Span
+	80, // 81: eggs.wire.Spans.read:type_name -> eggs.wire.Certificate
+	59, // 82: eggs.wire.TransientFiles.files:type_name -> eggs.wire.TransientFile
+	62, // 83: eggs.wire.SnapshotEdges.edges:type_name -> eggs.wire.SnapshotEdge
+	83, // 84: eggs.wire.SnapshotEdges.dir:type_name -> eggs.wire.Attr
+	70, // 85: eggs.wire.ReportBad.blocks:type_name -> eggs.wire.BadBlock
+	75, // 86: eggs.wire.Faults.faults:type_name -> eggs.wire.Fault
+	0,  // 87: eggs.wire.ShardEntry.request:type_name -> eggs.wire.ShardRequest
+	78, // 88: eggs.wire.ShardEntry.choices:type_name -> eggs.wire.Choice
+	79, // 89: eggs.wire.Choice.error:type_name -> eggs.wire.Error
+	90, // [90:90] is the sub-list for method output_type
+	90, // [90:90] is the sub-list for method input_type
+	90, // [90:90] is the sub-list for extension type_name
+	90, // [90:90] is the sub-list for extension extendee
+	0,  // [0:90] is the sub-list for field type_name
 }
 
 func init() { file_wire_shard_proto_init() }
@@ -6886,7 +6772,6 @@ func file_wire_shard_proto_init() {
 		(*ShardQuery_CheckShard)(nil),
 		(*ShardQuery_ListFiles)(nil),
 		(*ShardQuery_ReportBad)(nil),
-		(*ShardQuery_TakeBad)(nil),
 	}
 	file_wire_shard_proto_msgTypes[49].OneofWrappers = []any{
 		(*ShardAnswer_Lookup)(nil),
@@ -6900,7 +6785,6 @@ func file_wire_shard_proto_init() {
 		(*ShardAnswer_ShardStat)(nil),
 		(*ShardAnswer_CheckShard)(nil),
 		(*ShardAnswer_ListFiles)(nil),
-		(*ShardAnswer_TakeBad)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -6908,7 +6792,7 @@ func file_wire_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_shard_proto_rawDesc), len(file_wire_shard_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   81,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
