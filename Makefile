@@ -9,12 +9,12 @@ VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -X eggsfs/eggs.BuildVersion=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build cluster test race lint golden fuzz bench bench-large bench-peers proto needs clean
+.PHONY: help build cluster test e2e race lint golden fuzz bench bench-large bench-peers proto needs clean
 
 help: ## list the targets
 	@echo "EggsFS: make TARGET"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "New here?  make cluster    a three-node cluster, mounted at run/mnt, until Ctrl-C"
 	@echo "           make test       everything that must be green before a change lands"
@@ -31,11 +31,14 @@ test: needs lint ## run every test that gates a change; a skipped test fails whe
 	$(TOOL) gotest.tools/gotestsum --format pkgname --jsonfile $(BIN)/test.json -- -p 2 $(TESTFLAGS) $(PKG)
 	@tools/noskip.sh $(BIN)/test.json
 
+e2e: needs ## copy whole trees in, kill nodes, compare byte by byte, remove, look for leftovers (minutes)
+	$(GO) test -tags e2e ./jepsen -run 'FullTrees' -count=1 -timeout=3600s -v
+
 race: needs ## run the tests under the race detector (minutes)
 	$(GO) test -race -p 2 $(TESTFLAGS) $(PKG)
 
 lint: ## vet, staticcheck, gofumpt
-	@$(GO) vet ./...
+	@$(GO) vet ./... && $(GO) vet -tags e2e ./jepsen
 	@$(TOOL) honnef.co/go/tools/cmd/staticcheck ./...
 	@out=$$($(TOOL) mvdan.cc/gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); \
 	  if [ -n "$$out" ]; then echo "not gofumpt-ed:"; echo "$$out"; exit 1; fi
@@ -62,7 +65,7 @@ proto: ## generate code from the .proto files (needs Debian's protobuf-compiler)
 	@tools/proto.sh
 
 needs: ## install what the tests need (Debian packages, only those missing)
-	@tools/needs.sh fusermount3 rsync git tar setfattr
+	@tools/needs.sh fusermount3 rsync git tar setfattr ip nft
 
 clean: ## remove bin/ and run/
 	rm -rf $(BIN) run

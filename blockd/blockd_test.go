@@ -2,10 +2,8 @@ package blockd
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/binary"
 	"hash/crc32"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,7 +48,7 @@ func TestLifeOfABlock(t *testing.T) {
 	if st := r.status(1); st.Blocks != 1 || !st.Writable || st.Error != "" || r.status(0).Blocks != 0 {
 		t.Fatal(st)
 	}
-	infos, err := p.list(d, 0)
+	infos, err := r.secure().list(d, 0)
 	must(t, err)
 	if len(infos) != 1 || infos[0].Id != uint64(id) || infos[0].Size != size ||
 		time.Since(time.Unix(0, infos[0].Written)) > time.Minute {
@@ -302,6 +300,10 @@ func TestList(t *testing.T) {
 		want[uint64(id)] = true
 	}
 	must(t, os.WriteFile(r.file(0, eggs.MakeBlockID(0, 1))+".bak", nil, 0o644))
+	_, err := p.list(d, 0)
+	wantKind(t, err, eggs.Permission) // ids are for those who have the key
+	must(t, p.put(d, eggs.MakeBlockID(0, 1), pattern(eggs.MakeBlockID(0, 1), pageSize)))
+	p = r.secure()
 	for _, limit := range []uint32{1, 7, 60, 0} {
 		infos, err := p.list(d, limit)
 		must(t, err)
@@ -316,7 +318,7 @@ func TestList(t *testing.T) {
 			t.Fatalf("limit %d: %d of %d", limit, len(seen), len(want))
 		}
 	}
-	_, err := p.list(d+1, 0)
+	_, err = p.list(d+1, 0)
 	wantKind(t, err, eggs.BadDisk)
 	r.restart()
 	wait(t, "blocks are counted after a restart", func() bool { return r.status(0).Blocks == 60 })
@@ -325,22 +327,7 @@ func TestList(t *testing.T) {
 // Over TLS the same bytes arrive, though not by sendfile.
 func TestTLS(t *testing.T) {
 	r := newRig(t, 1)
-	server, err := testKey().ServerTLS(auth.Identity{Node: 1}, wire.ALPNBlock)
-	must(t, err)
-	client, err := testKey().ClientTLS(auth.Identity{}, wire.ALPNBlock)
-	must(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	go func() {
-		if nc, err := l.Accept(); err == nil {
-			r.server.ServeConn(tls.Server(nc, server))
-		}
-	}()
-	nc, err := tls.Dial("tcp", l.Addr().String(), client)
-	must(t, err)
-	defer nc.Close()
-	p := &peer{t, nc, r.keys}
+	p := r.secure()
 	data := pattern(3, 3*transferBytes+pageSize)
 	must(t, p.put(r.disk(0).id, 3, data))
 	got, _, err := p.get(r.disk(0).id, 3, uint32(len(data)), 0, uint32(len(data)))

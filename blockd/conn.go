@@ -2,6 +2,7 @@ package blockd
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -36,6 +37,7 @@ type conn struct {
 	listed listing
 	last   time.Time // when the deadlines were last set
 	known  bool      // has shown a certificate
+	secure bool      // TLS: the peer has the cluster's key
 }
 
 // errHangUp ends a connection on which an error was told already, or cannot be.
@@ -45,6 +47,7 @@ var errHangUp = errors.New("hang up")
 // slow. It closes the connection.
 func (s *Server) ServeConn(nc net.Conn) {
 	c := &conn{server: s, nc: nc, in: bufio.NewReaderSize(nc, requestBuffer)}
+	_, c.secure = nc.(*tls.Conn)
 	if err := s.enter(nc); err != nil {
 		c.refuse(err)
 		nc.Close()

@@ -19,7 +19,8 @@
 //	       here: the reader does, since it must trust neither disk nor network
 //	erase  certificate with mark → proof, when it can never come back
 //	check  certificate → every page is read and verified here
-//	list   disk → ids, sizes, times; in order of (shard, counter) of the ids
+//	list   disk → ids, sizes, times; in order of (shard, counter) of the ids; over
+//	       TLS only, since it needs no certificate
 //
 // # Order of a put
 //

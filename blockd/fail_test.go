@@ -457,7 +457,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("block %s was erased: %v", id, err)
 			}
 		}
-		infos, err := p.list(r.disk(0).id, 0)
+		infos, err := r.secure().list(r.disk(0).id, 0)
 		must(t, err)
 		for _, b := range infos {
 			must(t, p.check(r.disk(0).id, eggs.BlockID(b.Id), b.Size, 0))

@@ -1,6 +1,7 @@
 package blockd
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -116,6 +117,27 @@ func (r *rig) dial() *peer {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(func() { nc.Close() })
+	return &peer{r.t, nc, r.keys}
+}
+
+// secure is a client's connection over TLS.
+func (r *rig) secure() *peer {
+	r.t.Helper()
+	server, err := testKey().ServerTLS(auth.Identity{Node: 1}, wire.ALPNBlock)
+	must(r.t, err)
+	client, err := testKey().ClientTLS(auth.Identity{}, wire.ALPNBlock)
+	must(r.t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(r.t, err)
+	defer l.Close()
+	go func() {
+		if nc, err := l.Accept(); err == nil {
+			r.server.ServeConn(tls.Server(nc, server))
+		}
+	}()
+	nc, err := tls.Dial("tcp", l.Addr().String(), client)
+	must(r.t, err)
 	r.t.Cleanup(func() { nc.Close() })
 	return &peer{r.t, nc, r.keys}
 }

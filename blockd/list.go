@@ -25,8 +25,15 @@ func listKey(id eggs.BlockID) uint64 { return uint64(id.Shard())<<56 | uint64(id
 
 func idAt(key uint64) eggs.BlockID { return eggs.BlockID(key<<8 | key>>56) }
 
-// list answers with blocks whose key is greater than that of after.
+// list answers with blocks whose key is greater than that of after. No certificate is asked
+// for, so it is only for those who have shown by TLS that they have the cluster's key.
 func (c *conn) list(req *wire.ListBlocks) error {
+	if !c.secure {
+		return c.fail(&eggs.Error{
+			Op: "blockd.List", Name: "disk " + eggs.DiskID(req.Disk).String(), Kind: eggs.Permission,
+			Err: errors.New("blocks are listed over TLS only"),
+		}, 0)
+	}
 	s, err := c.server.begin(req.Disk, false)
 	if err != nil {
 		return c.fail(err, 0)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,7 @@ type blockConn struct {
 	net.Conn
 	r       *bufio.Reader
 	addr    string
+	secure  bool // TLS
 	used    time.Time
 	reused  bool
 	stopped atomic.Bool // the request's context is over
@@ -97,16 +99,20 @@ func (bs *blockConns) drop(addr string) {
 	}
 }
 
-// take returns an unused connection, nil when there is none.
-func (bs *blockConns) take(addr string) *blockConn {
+// take returns an unused connection, with or without TLS, nil when there is none.
+func (bs *blockConns) take(addr string, secure bool) *blockConn {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	list := bs.idle[addr]
-	if len(list) == 0 {
+	at := len(list) - 1
+	for at >= 0 && list[at].secure != secure {
+		at--
+	}
+	if at < 0 {
 		return nil
 	}
-	b := list[len(list)-1]
-	bs.idle[addr] = list[:len(list)-1]
+	b := list[at]
+	bs.idle[addr] = slices.Delete(list, at, at+1)
 	b.reused = true
 	bs.busy[b] = struct{}{}
 	return b
@@ -163,20 +169,19 @@ func (b *blockConn) writeBy(d time.Duration) {
 }
 
 // dialBlocks makes a connection to a block service.
-func (c *Client) dialBlocks(ctx context.Context, addr string) (*blockConn, error) {
+func (c *Client) dialBlocks(ctx context.Context, addr string, secure bool) (*blockConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	plain := c.o.BlockTLS == "off" || c.o.BlockTLS == "auto" && loopback(addr)
-	alpn := wire.ALPNBlock
-	if plain {
-		alpn = ""
+	alpn := ""
+	if secure {
+		alpn = wire.ALPNBlock
 	}
 	conn, err := c.o.Dial(ctx, addr, alpn)
 	if err != nil {
 		return nil, err
 	}
-	b := &blockConn{Conn: conn, addr: addr, r: bufio.NewReaderSize(conn, 16<<10)}
-	if plain {
+	b := &blockConn{Conn: conn, addr: addr, secure: secure, r: bufio.NewReaderSize(conn, 16<<10)}
+	if !secure {
 		b.writeBy(dialTimeout)
 		if _, err := conn.Write([]byte(wire.PlainBlockMagic)); err != nil {
 			conn.Close()
@@ -210,10 +215,22 @@ func (c *Client) diskAddr(d eggs.DiskID) (string, error) {
 	return n.Address, nil
 }
 
+// plainTo says whether block connections to an address do without TLS.
+func (c *Client) plainTo(addr string) bool {
+	return c.o.BlockTLS == "off" || c.o.BlockTLS == "auto" && loopback(addr)
+}
+
 // onDisk runs one request with a disk. do answers whether the connection may
 // be used again. A connection that was idle may have been closed by the
 // server meanwhile, so the first failure of one is no verdict on the disk.
 func (c *Client) onDisk(ctx context.Context, op string, d eggs.DiskID,
+	do func(b *blockConn) (good bool, err error),
+) error {
+	return c.onDiskOver(ctx, op, d, false, do)
+}
+
+// onDiskOver is onDisk; secure asks for TLS where the client would do without.
+func (c *Client) onDiskOver(ctx context.Context, op string, d eggs.DiskID, secure bool,
 	do func(b *blockConn) (good bool, err error),
 ) error {
 	wrap := func(kind eggs.Kind, err error) error {
@@ -223,10 +240,11 @@ func (c *Client) onDisk(ctx context.Context, op string, d eggs.DiskID,
 	if err != nil {
 		return err
 	}
+	secure = secure || !c.plainTo(addr)
 	for {
-		b := c.blocks.take(addr)
+		b := c.blocks.take(addr, secure)
 		if b == nil {
-			if b, err = c.dialBlocks(ctx, addr); err != nil {
+			if b, err = c.dialBlocks(ctx, addr, secure); err != nil {
 				if ctx.Err() == nil {
 					c.avoidNode(addr)
 				}
@@ -432,11 +450,12 @@ func (c *Client) EraseBlock(ctx context.Context, cert *wire.Certificate) (*wire.
 	return proof, err
 }
 
-// ListBlocks lists the blocks of a disk with ids after that one.
+// ListBlocks lists the blocks of a disk with ids after that one, over TLS always: it needs no
+// certificate.
 func (c *Client) ListBlocks(ctx context.Context, d eggs.DiskID, after eggs.BlockID, limit int) (
 	blocks []*wire.BlockInfo, end bool, err error,
 ) {
-	err = c.onDisk(ctx, "ListBlocks", d, func(b *blockConn) (bool, error) {
+	err = c.onDiskOver(ctx, "ListBlocks", d, true, func(b *blockConn) (bool, error) {
 		reply, err := b.exchange(&wire.BlockRequest{Op: &wire.BlockRequest_List{
 			List: &wire.ListBlocks{Disk: uint64(d), After: uint64(after), Limit: uint32(limit)},
 		}},

@@ -492,6 +492,30 @@ func TestBlockTLS(t *testing.T) {
 	}
 }
 
+// TestListBlocks: blocks are listed over TLS also by a client whose block connections do without, as
+// disks refuse it otherwise; and its connections of both sorts are not mixed up.
+func TestListBlocks(t *testing.T) {
+	_, c := smallSpans(t, clienttest.Config{})
+	for i := range 3 {
+		want := content(300_000 + i)
+		id := put(t, c, eggs.Root, fmt.Sprint(i), want)
+		found := 0
+		for _, d := range c.Routes().Disks {
+			blocks, end, err := c.ListBlocks(bg, eggs.DiskID(d.Id), 0, 1000)
+			if err != nil || !end {
+				t.Fatal(err, end)
+			}
+			found += len(blocks)
+		}
+		if found == 0 {
+			t.Fatal("no block is listed")
+		}
+		if !bytes.Equal(get(t, c, id), want) {
+			t.Fatal("the bytes differ")
+		}
+	}
+}
+
 // TestManyStreams: many large files at once share the memory that a few may have.
 func TestManyStreams(t *testing.T) {
 	w := clienttest.New(t, clienttest.Config{})

@@ -1,6 +1,7 @@
 package jepsen
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -129,7 +130,7 @@ func garbage(t *testing.T, addr string) {
 // strangers are those who speak the protocol, but wrongly: each is told why.
 func strangers(t *testing.T, c *Cluster, addr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	dial := func(keyFile, alpn string) func(ctx context.Context, addr string) (net.Conn, error) {
 		key, err := auth.LoadKey(keyFile)
@@ -171,6 +172,20 @@ func strangers(t *testing.T, c *Cluster, addr string) {
 	must(t, err)
 	if b, err := io.ReadAll(conn); err != nil || !strings.Contains(string(b), "limit") {
 		t.Errorf("an oversized frame is answered with %q, %v", b, err)
+	}
+	plain, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	must(t, err)
+	defer plain.Close()
+	_ = plain.SetDeadline(time.Now().Add(2 * time.Minute))
+	_, err = io.WriteString(plain, wire.PlainBlockMagic)
+	must(t, err)
+	must(t, wire.WriteBlockFrame(plain, &wire.BlockRequest{Op: &wire.BlockRequest_List{
+		List: &wire.ListBlocks{Disk: library(t, c).Routes().Disks[0].Id},
+	}}))
+	var answer wire.BlockReply
+	must(t, wire.ReadBlockFrame(bufio.NewReader(plain), &answer))
+	if err := answer.Error.AsError(); eggs.KindOf(err) != eggs.Permission || len(answer.Blocks) > 0 {
+		t.Errorf("a list of blocks for one without a key: %v, %d blocks", err, len(answer.Blocks))
 	}
 	out, err := exec.CommandContext(ctx, filepath.Join(binaries, "eggs"),
 		"--cluster", addr, "--key-file", other, "status").CombinedOutput()

@@ -20,9 +20,9 @@ import (
 
 // Bounds of what a cluster under test may take.
 const (
-	readyLimit = 60 * time.Second // from start to "ready", on a busy machine
-	stopLimit  = 60 * time.Second // from SIGTERM to exit
-	mountLimit = 30 * time.Second
+	readyLimit = 120 * time.Second // from start to "ready", on a busy machine
+	stopLimit  = 60 * time.Second  // from SIGTERM to exit
+	mountLimit = 90 * time.Second
 	maxNodes   = 9
 )
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 declare -A package=(
   [fusermount3]=fuse3 [rsync]=rsync [git]=git [tar]=tar [setfattr]=attr
-  [protoc]=protobuf-compiler [ip]=iproute2 [column]=bsdextrautils [curl]=curl
+  [protoc]=protobuf-compiler [ip]=iproute2 [nft]=nftables [curl]=curl
 )
 missing=()
 for c in "$@"; do

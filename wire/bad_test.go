@@ -273,7 +273,11 @@ func TestStrangersAtThePort(t *testing.T) {
 		}
 		conn.Close()
 	}
-	if n := strings.Count(lines.String(), "closed a connection"); n != 1 {
+	n := 0
+	for end := time.Now().Add(30 * time.Second); n == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		n = strings.Count(lines.String(), "closed a connection")
+	}
+	if n != 1 {
 		t.Errorf("%d lines in the log:\n%s", n, lines)
 	}
 }

@@ -181,7 +181,7 @@ func TestBackPressure(t *testing.T) {
 
 // A peer that is alive but silent answers pings; one that is gone does not, and is given up.
 func TestSilentPeerIsGivenUp(t *testing.T) {
-	c, p := dialPuppet(t, 40*time.Millisecond)
+	c, p := dialPuppet(t, 400*time.Millisecond)
 	done := inBackground(c, context.Background())
 	for range 3 { // as long as it answers pings, it lives
 		for p.next().kind != framePing {
@@ -192,7 +192,7 @@ func TestSilentPeerIsGivenUp(t *testing.T) {
 	begin := time.Now()
 	err := <-done
 	wantKind(t, "the call", err, eggs.Indeterminate)
-	if took := time.Since(begin); took > 2*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if !strings.Contains(err.Error(), "no sign of life") {

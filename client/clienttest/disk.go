@@ -3,6 +3,7 @@ package clienttest
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -282,6 +283,9 @@ func (d *Disk) check(conn net.Conn, c auth.BlockCert, mac []byte) error {
 }
 
 func (d *Disk) list(conn net.Conn, l *wire.ListBlocks) error {
+	if _, ok := conn.(*tls.Conn); !ok {
+		return refuse(conn, eggs.E("clienttest.List", eggs.Permission, "blocks are listed over TLS only"))
+	}
 	if d == nil {
 		return refuse(conn, eggs.E("clienttest.List", eggs.NotExist, "no such disk"))
 	}
