@@ -248,7 +248,7 @@ func (e *env) juice(ctx context.Context) (s system, end func(), err error) {
 // freePorts finds loopback ports that are free, as are those 10,000 above them.
 func freePorts(n int) ([]int, error) {
 	var ports []int
-	for p := 36_100; p < 36_900 && len(ports) < n; p++ {
+	for p := 12_100; p < 12_900 && len(ports) < n; p++ {
 		free := true
 		for _, q := range []int{p, p + 10_000} {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", q))
@@ -263,7 +263,7 @@ func freePorts(n int) ([]int, error) {
 		}
 	}
 	if len(ports) < n {
-		return nil, fmt.Errorf("no %d free ports between 36100 and 36900", n)
+		return nil, fmt.Errorf("no %d free ports between 12100 and 12900", n)
 	}
 	return ports, nil
 }
