@@ -9,6 +9,7 @@ import (
 
 	"eggsfs/eggs"
 	"eggsfs/gossip"
+	"eggsfs/upkeep"
 	"eggsfs/wire"
 )
 
@@ -20,7 +21,8 @@ const routesEvery = 50 * time.Millisecond
 // decided about disks (its durable facts). It implements client.Router and
 // raftshard.Blocks.
 type router struct {
-	n *Node
+	n     *Node
+	given given
 
 	mu      sync.Mutex
 	routes  *wire.Routes
@@ -95,18 +97,18 @@ func (r *router) build(view *gossip.View, facts *wire.Facts) *wire.Routes {
 		}
 	}
 	slices.SortFunc(p.Nodes, func(a, b *wire.RouteNode) int { return strings.Compare(a.Address, b.Address) })
-	flags := map[uint64]*wire.DiskFact{}
+	closed := map[uint64]bool{} // for writing
+	for d := range upkeep.LeavingDisks(facts) {
+		closed[uint64(d)] = true
+	}
 	for _, d := range facts.GetDisks() {
-		flags[d.Id] = d
+		closed[d.Id] = closed[d.Id] || d.NoWrite
 	}
 	for _, nv := range view.Nodes {
 		for _, d := range nv.Disks {
 			rd := &wire.RouteDisk{
 				Id: uint64(d.ID), Node: uint64(nv.ID), Class: uint32(d.Class), Capacity: d.Capacity, Free: d.Free,
-				Writable: d.Writable, Domain: domain[uint64(nv.ID)],
-			}
-			if f := flags[rd.Id]; f != nil && (f.NoWrite || f.Draining || f.Retired) {
-				rd.Writable = false
+				Writable: d.Writable && !closed[uint64(d.ID)], Domain: domain[uint64(nv.ID)],
 			}
 			p.Disks = append(p.Disks, rd)
 		}
