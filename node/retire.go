@@ -15,7 +15,8 @@ import (
 // Limits of retirement.
 const (
 	retireEvery   = time.Second // how often silence is looked for
-	retireDefault = time.Hour   // how long a disk may be silent, unless the facts say otherwise
+	retireRetry   = 5 * time.Second
+	retireDefault = time.Hour // how long a disk may be silent, unless the facts say otherwise
 	// retireSettle is how long the coordinator's leader looks before it decides: gossip may
 	// not have told it of everybody yet. A shorter retire-after shortens it too.
 	retireSettle = time.Minute
@@ -181,12 +182,14 @@ func domainOf(f *wire.Facts, node uint64) string {
 func (n *Node) retire(ctx context.Context) {
 	var since eggs.Time // when we began to lead
 	held := ""
+	pause := retireEvery
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(retireEvery):
+		case <-time.After(pause):
 		}
+		pause = retireEvery
 		g := n.host.Group(eggs.CDCGroup)
 		if g == nil || !g.Leads() {
 			since = 0
@@ -201,6 +204,7 @@ func (n *Node) retire(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			n.log.Debug("silent disks", "err", err)
+			pause = retireRetry
 		}
 		if hold != "" && held == "" {
 			n.events.add("warn", hold)
@@ -243,13 +247,18 @@ func (n *Node) silent(ctx context.Context, since eggs.Time) (*verdict, string, e
 }
 
 // pronounce records a decision, if it is still about the facts that it was made from.
+// It fails with Kind Unsupported when that changes nothing.
 func (n *Node) pronounce(ctx context.Context, v *verdict) error {
-	err := n.record(ctx, &wire.CdcRequest{
+	reply, err := n.client.CDC(ctx, &wire.CdcRequest{
 		IfVersion: v.version,
 		Op:        &wire.CdcRequest_PutDisk{PutDisk: &wire.PutDisk{Disk: v.disk, Mask: v.mask}},
 	})
-	if err == nil {
-		n.events.add(v.level, v.text)
+	if err != nil {
+		return err
 	}
-	return err
+	if reply.Version == v.version {
+		return eggs.E("node.Retire", eggs.Unsupported, "the coordinator does not record silence")
+	}
+	n.events.add(v.level, v.text)
+	return nil
 }
