@@ -219,6 +219,10 @@ func TestSets(t *testing.T) {
 		{false, Tree("tree", []E{{Op: "final", Key: "/", Value: 1, Sum: 1, Other: 2, Outcome: ok}})},
 		{false, Tree("tree", []E{{Op: "final", Key: "/", List: map[string]uint64{"d": 2, "e": 2}, Outcome: ok}})},
 		{false, Tree("tree", nil)},
+		{false, Tree("tree", []E{{Op: "mkdir", Value: 3, Outcome: ok}, in("/", map[string]uint64{"d": 2})})},
+		{true, Tree("tree", []E{
+			{Op: "mkdir", Value: 3, Outcome: ok}, {Op: "rmdir", Value: 3, Outcome: unk}, in("/", nil),
+		})},
 		{true, Replicas("replicas", []E{hash("n1", 5, 1), hash("n2", 5, 1), hash("n2", 6, 2)})},
 		{false, Replicas("replicas", []E{hash("n1", 5, 1), hash("n2", 5, 2)})},
 		{false, Replicas("replicas", []E{hash("n1", 5, 1), hash("n2", 6, 2)})},

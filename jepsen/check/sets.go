@@ -8,6 +8,7 @@ import (
 //
 //	write  of file Name; Sum and Size are of its content
 //	read   ok: what was read; Fail with "does not exist": no such name
+//	unlink no read of Name begins after it, and final does not look
 //	final  as read, when everything has come to rest
 //
 // A file whose write was acknowledged is there from then on, one whose write failed
@@ -21,6 +22,11 @@ func Files(check string, events []history.Event) []Verdict {
 		}
 	}
 	final := map[string]bool{}
+	for _, e := range events {
+		if e.Op == "unlink" {
+			final[e.Name] = true
+		}
+	}
 	reads := 0
 	for _, e := range events {
 		if e.Op != "read" && e.Op != "final" {
@@ -152,11 +158,20 @@ func Chase(check string, events []history.Event) []Verdict {
 
 // Tree checks what a walk of a tree found. Events, of op final: directory Key, its
 // id Value, the owner that it names Other, its parent in the walk Sum; List is its
-// directories and files. All ids are there once, and every owner is the parent.
+// directories and files. All ids are there once, and every owner is the parent. A directory
+// that was made, by mkdir with its id as Value, is there unless rmdir of it may have happened.
 func Tree(check string, events []history.Event) []Verdict {
-	seen := map[uint64]history.Event{}
+	seen, made := map[uint64]history.Event{}, map[uint64]history.Event{}
 	dirs := 0
 	for _, e := range events {
+		if e.Op == "mkdir" && e.Outcome == history.OK {
+			made[e.Value] = e
+		}
+	}
+	for _, e := range events {
+		if e.Op == "rmdir" && e.Outcome != history.Fail {
+			delete(made, e.Value)
+		}
 		if e.Op != "final" {
 			continue
 		}
@@ -179,7 +194,13 @@ func Tree(check string, events []history.Event) []Verdict {
 	if dirs == 0 {
 		return []Verdict{bad(check, nil, "nobody walked the tree in the end")}
 	}
-	return []Verdict{good(check, "%d directories hold %d things, each once, every owner is the parent", dirs, len(seen))}
+	for id, e := range made {
+		if _, ok := seen[id]; !ok {
+			return []Verdict{bad(check, []history.Event{e}, "directory %x was made, nobody removed it, and it is gone", id)}
+		}
+	}
+	return []Verdict{good(check, "%d directories hold %d things, each once, every owner is the parent",
+		dirs, len(seen))}
 }
 
 // Replicas checks that replicas of a group that applied the same have the same state.
