@@ -30,7 +30,7 @@ var Rules = []Rule{
 	{"cmd/eggsnode", []string{"node", "eggs"}, "flags, Config, Start, signal, Close"},
 	{"cmd/eggsfuse", []string{"fuse", "client", "eggs"}, "flags, Config, Mount, signal"},
 	{"cmd/eggs", []string{"client", "upkeep", "eggs", "wire"}, "one file a verb"},
-	{"cmd/eggsjepsen", []string{"jepsen", "eggs"}, "runs the harness"},
+	{"cmd/eggsjepsen", []string{"jepsen/...", "eggs"}, "runs the harness"},
 	{"jepsen/...", []string{"client", "eggs", "jepsen/..."}, "a black box on the real binaries"},
 }
 

@@ -48,7 +48,9 @@ func (w *replicas) Run(ctx context.Context, e *Env) {
 }
 
 // ask records the hash of one replica; held: the node answered that it has one.
-func (w *replicas) ask(ctx context.Context, e *Env, p int, g eggs.GroupID, addr string) (hash, index uint64, held bool) {
+func (w *replicas) ask(ctx context.Context, e *Env, p int, g eggs.GroupID, addr string) (
+	hash, index uint64, held bool,
+) {
 	_ = e.do(history.Event{Workload: w.Name(), Process: p, Op: "hash", Key: g.String(), Name: addr},
 		func(_ context.Context, ev *history.Event) error {
 			var err error

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"eggsfs/jepsen/nemesis"
+	"eggsfs/jepsen/workload"
+)
+
+func call(args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := newRoot()
+	cmd.SetOut(&out)
+	cmd.SetArgs(args)
+	err := cmd.Execute()
+	return out.String(), err
+}
+
+// TestList: what can be asked for is listed, all of it, and what mixed stands for exists.
+func TestList(t *testing.T) {
+	out, err := call("list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range workload.All() {
+		if !strings.Contains(out, "  "+w.Name()+" ") || workload.About[w.Name()] == "" {
+			t.Errorf("%s is not explained", w.Name())
+		}
+	}
+	for _, k := range nemesis.Kinds() {
+		if !strings.Contains(out, k.About) {
+			t.Errorf("%s is not explained", k.Name)
+		}
+	}
+	if strings.Count(out, "* ") != len(mixed) {
+		t.Errorf("mixed has %d faults, listed are:\n%s", len(mixed), out)
+	}
+}
+
+// TestRefusals: what cannot be run is refused before anything is started, as "could not
+// run" and not as "failed".
+func TestRefusals(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"run", "--nemesis", "kill-none", "--out", dir},
+		{"run", "--nemesis", "none", "--bin", dir, "--out", dir},
+		{"run", "--workload", "x", "--out", dir},
+		{"run", "surplus"},
+		{"judge", filepath.Join(dir, "none")},
+	} {
+		if out, err := call(args...); err == nil || errors.Is(err, errFailed) {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// TestJudge: a recorded history is judged again, and its verdict is the exit code.
+func TestJudge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.jsonl")
+	put := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(`{"w":"names","op":"create","key":"0-0","name":"a","value":1,"begin":1,"end":2,"outcome":"ok"}` + "\n")
+	if out, err := call("judge", path); err != nil || !strings.HasSuffix(out, "1 passed, 0 failed\n") {
+		t.Fatal(out, err)
+	}
+	put(`{"w":"names","op":"lookup","key":"0-0","name":"a","value":1,"begin":1,"end":2,"outcome":"ok"}` + "\n")
+	if out, err := call("judge", path); !errors.Is(err, errFailed) || !strings.HasSuffix(out, "0 passed, 1 failed\n") {
+		t.Fatal(out, err)
+	}
+	put("{")
+	if _, err := call("judge", path); err == nil || errors.Is(err, errFailed) {
+		t.Fatal("half a history is judged")
+	}
+}
