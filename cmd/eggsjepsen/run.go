@@ -84,8 +84,8 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		for _, l := range r.Loads {
-			fmt.Fprintf(out, "%-9s %6d acknowledged, %5d refused, %4d unknown, p50 %s, p99 %s, longest gap %s\n", l.Name,
-				l.OK, l.Fail, l.Unknown, round(l.P50), round(l.P99), round(l.Gap))
+			fmt.Fprintf(out, "%-9s %6d acknowledged, %5d refused, %4d unknown, p50 %s, p99 %s, longest gap %s\n",
+				l.Name, l.OK, l.Fail, l.Unknown, round(l.P50), round(l.P99), round(l.Gap))
 		}
 		for _, v := range r.Verdicts {
 			word := "ok    "

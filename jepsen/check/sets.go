@@ -196,7 +196,7 @@ func Tree(check string, events []history.Event) []Verdict {
 	}
 	for id, e := range made {
 		if _, ok := seen[id]; !ok {
-			return []Verdict{bad(check, []history.Event{e}, "directory %x was made, nobody removed it, and it is gone", id)}
+			return []Verdict{bad(check, []history.Event{e}, "directory %x was made, not removed, and is gone", id)}
 		}
 	}
 	return []Verdict{good(check, "%d directories hold %d things, each once, every owner is the parent",

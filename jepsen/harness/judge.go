@@ -67,7 +67,8 @@ func worth(total time.Duration, loads []report.Load, faults []nemesis.Injected, 
 		case f.Err != "":
 			all = append(all, check.Verdict{Check: "fault", Text: fmt.Sprintf("%s (%s): %s", f.Kind, f.What, f.Err)})
 		case f.Met == 0:
-			all = append(all, check.Verdict{Check: "fault", Text: fmt.Sprintf("%s (%s): nothing met it", f.Kind, f.What)})
+			text := fmt.Sprintf("%s (%s): nothing met it", f.Kind, f.What)
+			all = append(all, check.Verdict{Check: "fault", Text: text})
 		default:
 			done++
 		}

@@ -77,7 +77,9 @@ var networkKinds = []Kind{
 	{
 		"duplicate", "one node's frames come twice and out of order", Network, "cable",
 		spoil(func(rng *rand.Rand) netns.Weather {
-			return netns.Weather{Duplicate: 0.1 + 0.3*rng.Float64(), Delay: time.Millisecond, Jitter: 3 * time.Millisecond}
+			return netns.Weather{
+				Duplicate: 0.1 + 0.3*rng.Float64(), Delay: time.Millisecond, Jitter: 3 * time.Millisecond,
+			}
 		}),
 	},
 }

@@ -234,13 +234,15 @@ func (w *files) writeMount(e *Env, mount string, p int, f written) {
 	if _, err := file.Write(data); err != nil {
 		// Close would publish what was written, which is not the whole.
 		ev := history.Event{
-			Workload: w.name, Process: p, Op: "write", Name: f.name, Size: int64(f.size), Sum: crc64.Checksum(data, table),
+			Workload: w.name, Process: p, Op: "write", Name: f.name,
+			Size: int64(f.size), Sum: crc64.Checksum(data, table),
 		}
 		_ = e.do(ev, func(context.Context, *history.Event) error { _ = file.Close(); return errors.Join(eggs.IO, err) })
 		return
 	}
 	ev := history.Event{
-		Workload: w.name, Process: p, Op: "write", Name: f.name, Size: int64(f.size), Sum: crc64.Checksum(data, table),
+		Workload: w.name, Process: p, Op: "write", Name: f.name,
+		Size: int64(f.size), Sum: crc64.Checksum(data, table),
 	}
 	err = e.do(ev, func(context.Context, *history.Event) error {
 		if err := file.Close(); err != nil {
@@ -296,7 +298,9 @@ func (w *blocks) Run(ctx context.Context, e *Env) {
 		case x < 3:
 			if f, ok := w.pick(rng, true); ok {
 				_ = e.do(history.Event{Workload: w.name, Process: p, Op: "unlink", Name: f.name},
-					func(ctx context.Context, _ *history.Event) error { return c.Unlink(ctx, w.dirs[f.dir], f.name, 0) })
+					func(ctx context.Context, _ *history.Event) error {
+						return c.Unlink(ctx, w.dirs[f.dir], f.name, 0)
+					})
 			}
 		default:
 			if f, ok := w.pick(rng, false); ok {

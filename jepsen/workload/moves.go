@@ -298,7 +298,8 @@ func (w *tree) Final(ctx context.Context, e *Env) error {
 		seen[d.id] = true
 		entries, owner, err := list(ctx, e.Clients[0], d.id)
 		ev := history.Event{
-			Workload: w.Name(), Op: "final", Key: d.path, Value: uint64(d.id), Other: uint64(owner), Sum: uint64(d.parent),
+			Workload: w.Name(), Op: "final", Key: d.path,
+			Value: uint64(d.id), Other: uint64(owner), Sum: uint64(d.parent),
 			List: map[string]uint64{}, Outcome: history.OK,
 		}
 		if err != nil {
