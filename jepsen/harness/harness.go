@@ -34,6 +34,7 @@ const (
 	liveLimit   = 60 * time.Second // after healing, every group works
 	finalLimit  = 4 * time.Minute
 	emptyLimit  = 3 * time.Minute
+	liveWrites  = 64
 	clients     = 4
 	leastFaults = 3
 	leastAcked  = 1000 // of each workload, in a run of at least a minute
@@ -332,8 +333,8 @@ func (r *run) heal(ctx context.Context) error {
 	return r.cluster.Start(ctx)
 }
 
-// lives makes a directory and a file in it so often that nearly every shard has
-// one, all at once; each must succeed in time.
+// lives asks every shard something, which its leader answers only with a majority
+// behind it, and writes to many of them; each must succeed in time.
 func (r *run) lives(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, liveLimit)
 	defer cancel()
@@ -349,11 +350,10 @@ func (r *run) lives(ctx context.Context) error {
 	for range 16 {
 		wg.Go(func() {
 			for i := range next {
-				d, err := c.Mkdir(ctx, base.ID, fmt.Sprint(i), client.CreateOptions{Mode: 0o755})
-				if err == nil {
-					var w client.Writer
-					if w, err = c.Create(ctx, d.ID, "f", client.CreateOptions{Mode: 0o644}); err == nil {
-						_, err = w.Close(ctx)
+				err := write(ctx, c, base.ID, i)
+				if i >= liveWrites {
+					if _, err = c.Stat(ctx, idIn(eggs.ShardID(i-liveWrites))); eggs.KindOf(err) == eggs.NotExist {
+						err = nil
 					}
 				}
 				if err != nil {
@@ -364,16 +364,42 @@ func (r *run) lives(ctx context.Context) error {
 			}
 		})
 	}
-	for i := range 3 * eggs.Shards {
+	for i := range liveWrites + eggs.Shards {
 		next <- i
 	}
 	close(next)
 	wg.Wait()
 	if len(errs) > 0 {
-		return fmt.Errorf("%d of %d writes failed within %s of healing, the first: %w", len(errs), 3*eggs.Shards,
-			liveLimit, errs[0])
+		return fmt.Errorf("%d of %d requests failed within %s of healing, the first: %w", len(errs),
+			liveWrites+eggs.Shards, liveLimit, errs[0])
 	}
 	return nil
+}
+
+// write makes one directory and a file in it, and does nothing beyond liveWrites.
+func write(ctx context.Context, c *client.Client, base eggs.InodeID, i int) error {
+	if i >= liveWrites {
+		return nil
+	}
+	d, err := c.Mkdir(ctx, base, fmt.Sprint(i), client.CreateOptions{Mode: 0o755})
+	if err != nil {
+		return err
+	}
+	w, err := c.Create(ctx, d.ID, "f", client.CreateOptions{Mode: 0o644})
+	if err != nil {
+		return err
+	}
+	_, err = w.Close(ctx)
+	return err
+}
+
+// idIn is an id of a file that a shard would keep.
+func idIn(s eggs.ShardID) eggs.InodeID {
+	for n := uint64(1) << 60; ; n++ {
+		if id := eggs.MakeInodeID(eggs.KindFile, n); id.Shard() == s {
+			return id
+		}
+	}
 }
 
 // empty removes all, collects, and waits until nothing is left anywhere.

@@ -50,9 +50,9 @@ func (n *Node) Start() error {
 			return err
 		}
 		var seeds []string
-		for _, s := range n.c.Addrs() {
-			if s != n.Addr {
-				seeds = append(seeds, s)
+		for _, o := range n.c.Nodes() {
+			if o != n && !o.Removed() { // n's own mutex is held
+				seeds = append(seeds, o.Addr)
 			}
 		}
 		a = append(a, "--join", strings.Join(seeds, ","))
