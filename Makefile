@@ -9,7 +9,8 @@ VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -X eggsfs/eggs.BuildVersion=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build cluster test e2e race lint golden fuzz bench bench-large bench-peers proto needs clean
+.PHONY: help build cluster test e2e race lint golden fuzz jepsen jepsen-short soak bench bench-large bench-peers
+.PHONY: proto needs clean
 
 help: ## list the targets
 	@echo "EggsFS: make TARGET"
@@ -60,6 +61,18 @@ bench-large: build ## 1,000,000 files against 10,000: create rate, memory of the
 bench-peers: build ## SeaweedFS and JuiceFS, if they can be had, beside a mount and go-fuse loopback (20 minutes)
 	@tools/needs.sh fusermount3
 	@$(GO) build -o $(BIN)/bench ./jepsen/bench && $(BIN)/bench --peers
+
+jepsen: build ## five nodes, all workloads, mixed faults; report in run/jepsen (about 10 minutes, as root)
+	@tools/needs.sh fusermount3 ip nft
+	@$(BIN)/eggsjepsen run --nodes 5 --time 7m $(JEPSEN)
+
+jepsen-short: build ## three nodes, half a minute of faults (two minutes in all, as root)
+	@tools/needs.sh fusermount3 ip nft
+	@$(BIN)/eggsjepsen run --nodes 3 --time 30s --nemesis kill-one,partition-leader,power-all,pause-one $(JEPSEN)
+
+soak: build ## faults of all sorts by seed for SOAK (8h), until the first failure
+	@tools/needs.sh fusermount3 ip nft
+	@$(BIN)/eggsjepsen run --nodes 5 --time 2m --nemesis all --soak $(or $(SOAK),8h) --out run/soak $(JEPSEN)
 
 proto: ## generate code from the .proto files (needs Debian's protobuf-compiler)
 	@tools/proto.sh

@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -17,9 +18,10 @@ import (
 )
 
 const (
-	hashWorkers = 2
-	hashLimit   = 2 * time.Second  // of one question
-	equalLimit  = 60 * time.Second // until all replicas of a group have applied the same
+	hashWorkers  = 2
+	finalWorkers = 6
+	hashLimit    = 2 * time.Second  // of one question
+	equalLimit   = 60 * time.Second // until all replicas of a group have applied the same
 )
 
 // replicas watches the states of replicas, from outside.
@@ -92,27 +94,44 @@ func (w *replicas) get(ctx context.Context, g eggs.GroupID, addr string) (hash, 
 
 // Final waits until the replicas of each group are at the same entry.
 func (w *replicas) Final(ctx context.Context, e *Env) error {
-	limit := time.Now().Add(equalLimit)
-	for g := range eggs.GroupID(eggs.Groups) {
-		for {
-			indices, replicas := map[uint64]bool{}, 0
-			for _, addr := range e.Web {
-				if _, index, held := w.ask(ctx, e, 1000, g, addr); held {
-					indices[index] = true
-					replicas++
-				}
+	ctx, cancel := context.WithTimeout(ctx, equalLimit)
+	defer cancel()
+	errs := make([]error, eggs.Groups)
+	next := make(chan eggs.GroupID)
+	var wg sync.WaitGroup
+	for p := range finalWorkers {
+		wg.Go(func() {
+			for g := range next {
+				errs[g] = w.equal(ctx, e, 1000+p, g)
 			}
-			if replicas > 0 && len(indices) == 1 && !indices[0] {
-				break
-			}
-			if time.Now().After(limit) || ctx.Err() != nil {
-				return fmt.Errorf("replicas: the %d replicas of group %s have not come to the same entry: %v",
-					replicas, g, indices)
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
+		})
 	}
-	return nil
+	for g := range eggs.GroupID(eggs.Groups) {
+		next <- g
+	}
+	close(next)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (w *replicas) equal(ctx context.Context, e *Env, p int, g eggs.GroupID) error {
+	for {
+		indices, replicas := map[uint64]bool{}, 0
+		for _, addr := range e.Web {
+			if _, index, held := w.ask(ctx, e, p, g, addr); held {
+				indices[index] = true
+				replicas++
+			}
+		}
+		if replicas > 0 && len(indices) == 1 && !indices[0] {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("replicas: the %d replicas of group %s have not come to the same entry: %v",
+				replicas, g, indices)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 func (w *replicas) Check(events []history.Event, _ string) []check.Verdict {
