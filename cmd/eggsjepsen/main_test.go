@@ -7,8 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"eggsfs/internal/mutant"
+	"eggsfs/jepsen/check"
 	"eggsfs/jepsen/nemesis"
+	"eggsfs/jepsen/report"
 	"eggsfs/jepsen/workload"
 )
 
@@ -37,7 +41,7 @@ func TestList(t *testing.T) {
 			t.Errorf("%s is not explained", k.Name)
 		}
 	}
-	if strings.Count(out, "* ") != len(mixed) {
+	if strings.Count(out, "* ") != len(mixed)+1 { // and the word of explanation
 		t.Errorf("mixed has %d faults, listed are:\n%s", len(mixed), out)
 	}
 }
@@ -56,6 +60,39 @@ func TestRefusals(t *testing.T) {
 		if out, err := call(args...); err == nil || errors.Is(err, errFailed) {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
+	}
+}
+
+// TestHunts: each planted bug is looked for, by workloads and faults that exist, and an
+// ordinary build refuses to look.
+func TestHunts(t *testing.T) {
+	hunted := map[string]bool{}
+	for _, h := range hunts {
+		hunted[h.name] = true
+		if _, err := nemesis.Schedule(h.nemeses, time.Minute, 1); err != nil {
+			t.Error(err)
+		}
+		for _, w := range h.workloads {
+			if workload.About[w] == "" {
+				t.Errorf("%s: there is no workload %s", h.name, w)
+			}
+		}
+	}
+	for _, name := range mutant.All {
+		if !hunted[name] {
+			t.Errorf("nobody looks for %s", name)
+		}
+	}
+	if _, err := call("mutants"); !mutant.Built && (err == nil || errors.Is(err, errFailed)) {
+		t.Errorf("an ordinary build looks for planted bugs: %v", err)
+	}
+	r := &report.Report{Verdicts: []check.Verdict{{Check: "worth"}, {Check: "fault"}, {Check: "bank", OK: true}}}
+	if by := finder(r); by != "" {
+		t.Errorf("a run that is worth nothing finds a bug: %s", by)
+	}
+	r.Verdicts = append(r.Verdicts, check.Verdict{Check: "names", Text: "stale\nand more"})
+	if by := finder(r); by != "names: stale" {
+		t.Errorf("found by %q", by)
 	}
 }
 

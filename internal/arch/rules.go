@@ -22,7 +22,10 @@ var Rules = []Rule{
 	{"raftshard", []string{"eggs", "wire", "raftgroup", "internal/auth"}, "knows no other shard"},
 	{"cdc", []string{"eggs", "wire", "raftgroup", "internal/mutant"}, "talks to shards through its own interface"},
 	{"blockd", []string{"eggs", "wire", "internal/auth", "internal/disk"}, "knows no metadata"},
-	{"client", []string{"eggs", "wire", "erasure", "internal/auth", "internal/mutant"}, "servers and client never meet"},
+	{
+		"client", []string{"eggs", "wire", "erasure", "internal/auth", "internal/mutant"},
+		"servers and client never meet",
+	},
 	{"client/clienttest", []string{"*"}, "a cluster in memory, for tests"},
 	{"upkeep", []string{"eggs", "wire", "client"}, "an ordinary user, no back door"},
 	{"gateway/...", []string{"eggs", "wire", "client"}, "a door on client only"},
@@ -31,7 +34,7 @@ var Rules = []Rule{
 	{"cmd/eggsnode", []string{"node", "eggs"}, "flags, Config, Start, signal, Close"},
 	{"cmd/eggsfuse", []string{"fuse", "client", "eggs"}, "flags, Config, Mount, signal"},
 	{"cmd/eggs", []string{"client", "upkeep", "eggs", "wire"}, "one file a verb"},
-	{"cmd/eggsjepsen", []string{"jepsen/...", "eggs"}, "runs the harness"},
+	{"cmd/eggsjepsen", []string{"jepsen/...", "eggs", "internal/mutant"}, "runs the harness"},
 	{"jepsen/...", []string{"client", "eggs", "jepsen/..."}, "a black box on the real binaries"},
 }
 
