@@ -23,7 +23,8 @@ var Rules = []Rule{
 	{"cdc", []string{"eggs", "wire", "raftgroup", "internal/mutant"}, "talks to shards through its own interface"},
 	{"blockd", []string{"eggs", "wire", "internal/auth", "internal/disk"}, "knows no metadata"},
 	{
-		"client", []string{"eggs", "wire", "erasure", "internal/auth", "internal/mutant"},
+		"client",
+		[]string{"eggs", "wire", "erasure", "internal/auth", "internal/mutant"},
 		"servers and client never meet",
 	},
 	{"client/clienttest", []string{"*"}, "a cluster in memory, for tests"},
