@@ -7,9 +7,13 @@ import (
 	"eggsfs/wire"
 )
 
-// purgePerEntry bounds what one step pays for the memory of finished
-// transactions. A transaction has a few steps, so twice that keeps up.
-const purgePerEntry = 64
+// The answers of finished transactions are forgotten each time the mark passes a
+// multiple of purgeEvery: a look for them costs more than a step's own work. A
+// transaction has fewer than eight steps in a shard, so purgePerEntry keeps up.
+const (
+	purgeEvery    = 128
+	purgePerEntry = 8 * purgeEvery
+)
 
 // knownStep is known for a step of the CDC.
 func (a *apply) knownStep(f *wire.Fence) (*wire.ShardReply, func(*wire.ShardReply)) {
@@ -18,15 +22,18 @@ func (a *apply) knownStep(f *wire.Fence) (*wire.ShardReply, func(*wire.ShardRepl
 	}
 	// A transaction is unfinished while it has steps, so it is no lower than the mark.
 	if oldest := min(f.Oldest, f.Transaction); oldest > a.state.oldest {
+		passed := oldest/purgeEvery > a.state.oldest/purgeEvery
 		a.state.oldest = oldest
-		a.purgeSteps()
+		if passed {
+			a.purgeSteps()
+		}
+	}
+	if f.Transaction < a.state.oldest {
+		return a.refusal(eggs.Stale, "a step of a finished transaction"), nil
 	}
 	k := fenceKey(f.Transaction, f.Step)
 	if answer, ok := a.tx.Get(k); ok {
 		return a.remembered(answer), nil
-	}
-	if f.Transaction < a.state.oldest {
-		return a.refusal(eggs.Stale, "a step of a finished transaction"), nil
 	}
 	return nil, func(reply *wire.ShardReply) { a.tx.Set(k, encode(reply)) }
 }
