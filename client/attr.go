@@ -82,7 +82,7 @@ func (c *Client) stat(ctx context.Context, id eggs.InodeID) (Attr, error) {
 // Limits of StatMany.
 const (
 	statBatch    = 4096 // ids of one query, which a shard answers in some ms
-	statParallel = 32   // queries under way at a time
+	statParallel = 256  // queries under way at a time: those of one moment share frames and read checks
 )
 
 // StatMany asks each shard once, all at the same time; an absent inode has ID 0 in the answer.

@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"eggsfs/client"
 	"eggsfs/eggs"
 	"eggsfs/internal/fstest"
 )
@@ -619,6 +621,54 @@ func TestReaddirWhileNamesComeAndGo(t *testing.T) {
 	end()
 	if out := r.sh("ls d | wc -l; find d -type f | wc -l; cd d; rm -rf ../d; ls .. | wc -l"); out != "10000\n10000\n0\n" {
 		t.Fatalf("%q", out)
+	}
+}
+
+// The page after the one that is read is asked for ahead. What rewinddir(3) starts anew must not
+// use it, and what is read late must not give the kernel attributes whose time is over.
+func TestListedAheadIsNotKept(t *testing.T) {
+	r := newRoom(t)
+	r.ok(os.Mkdir(r.path("d"), 0o755))
+	for i := range 3 * firstPage {
+		r.ok(os.WriteFile(r.path(fmt.Sprintf("d/%d", i)), nil, 0o644))
+	}
+	fd, err := unix.Open(r.path("d"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	r.ok(err)
+	defer unix.Close(fd)
+	buf := make([]byte, 1<<20)
+	count := func() (n int) {
+		for {
+			got, err := unix.Getdents(fd, buf)
+			r.ok(err)
+			if got == 0 {
+				return n
+			}
+			_, k, _ := unix.ParseDirent(buf[:got], -1, nil)
+			n += k
+		}
+	}
+	for round := range 3 {
+		if _, err := unix.Getdents(fd, buf[:4096]); err != nil { // the second page is on its way
+			t.Fatal(err)
+		}
+		r.ok(os.WriteFile(filepath.Join(r.o, fmt.Sprintf("d/new-%d", round)), nil, 0o644))
+		_, err := unix.Seek(fd, 0, 0)
+		r.ok(err)
+		if got, want := count(), 3*firstPage+round+1; got != want {
+			t.Fatalf("listed %d names, want %d", got, want)
+		}
+		_, err = unix.Seek(fd, 0, 0)
+		r.ok(err)
+	}
+	var out gofuse.EntryOut
+	a := client.Attr{ID: eggs.Root}
+	r.m.fs.entryFrom(&out, &a, time.Now().Add(-2*time.Second))
+	if out.NodeId != 0 {
+		t.Fatal("attributes of two seconds ago were given to the kernel")
+	}
+	r.m.fs.entryFrom(&out, &a, time.Now().Add(-time.Second/2))
+	if out.NodeId == 0 || out.EntryTimeout() > time.Second/2 || out.AttrTimeout() > time.Second/2 {
+		t.Fatalf("attributes of half a second ago are given for %v", out.EntryTimeout())
 	}
 }
 

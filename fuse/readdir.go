@@ -2,9 +2,11 @@ package fuse
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
@@ -20,18 +22,47 @@ const (
 	afterDotDot = 2
 )
 
-// pageSize is how many names are asked for at once: some 200 KiB of memory for an open
-// directory, and few enough requests that they cost nothing a name.
-const pageSize = 2048
+// How many names are asked for at once: few at first, since many directories are small and
+// whoever waits wants to see something; then so many that the requests to all shards
+// that a page's subdirectories take cost little a name. A page takes some 2 MiB at most.
+const (
+	firstPage = 1024
+	nextPage  = 4096
+)
 
-// listing is an open directory: the page that was asked for last.
+// listing is an open directory: the page that was asked for last, and the one after it,
+// which is being asked for while the first is read.
 type listing struct {
-	mu    sync.Mutex
-	page  []client.Entry
-	next  int    // of page
-	at    uint64 // the offset before page[next]
-	owner eggs.InodeID
-	end   bool // page is the last
+	mu sync.Mutex
+	page
+	next  int    // of entries
+	at    uint64 // the offset before entries[next]
+	ahead *fetch
+}
+
+// page is what was answered; entries is nil before that.
+type page struct {
+	entries []client.Entry
+	owner   eggs.InodeID
+	end     bool      // it is the last
+	asked   time.Time // when its attributes were at least as new
+}
+
+// fetch is a page on its way. page and err may be read when done is closed.
+type fetch struct {
+	after  uint64
+	cancel context.CancelFunc
+	done   chan struct{}
+	page   page
+	err    error
+}
+
+// stop gives the page that is on its way up. l.mu is held.
+func (l *listing) stop() {
+	if l.ahead != nil {
+		l.ahead.cancel()
+		l.ahead = nil
+	}
 }
 
 // OpenDir opens a directory.
@@ -41,7 +72,13 @@ func (f *fileSystem) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.O
 }
 
 // ReleaseDir closes it.
-func (f *fileSystem) ReleaseDir(in *gofuse.ReleaseIn) { f.handles.remove(in.Fh) }
+func (f *fileSystem) ReleaseDir(in *gofuse.ReleaseIn) {
+	if h := f.handles.remove(in.Fh); h != nil && h.list != nil {
+		h.list.mu.Lock()
+		defer h.list.mu.Unlock()
+		h.list.stop()
+	}
+}
 
 // FsyncDir does nothing: a change of names is durable when it is answered.
 func (f *fileSystem) FsyncDir(<-chan struct{}, *gofuse.FsyncIn) gofuse.Status { return gofuse.OK }
@@ -50,7 +87,7 @@ func (f *fileSystem) FsyncDir(<-chan struct{}, *gofuse.FsyncIn) gofuse.Status { 
 func (f *fileSystem) ReadDir(
 	cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList,
 ) gofuse.Status {
-	return f.readDir(cancel, in, func(e *client.Entry, off uint64) bool {
+	return f.readDir(cancel, in, func(e *client.Entry, off uint64, _ time.Time) bool {
 		return out.AddDirEntry(f.dirEntry(e, off))
 	})
 }
@@ -60,7 +97,7 @@ func (f *fileSystem) ReadDir(
 func (f *fileSystem) ReadDirPlus(
 	cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList,
 ) gofuse.Status {
-	return f.readDir(cancel, in, func(e *client.Entry, off uint64) bool {
+	return f.readDir(cancel, in, func(e *client.Entry, off uint64, asked time.Time) bool {
 		o := out.AddDirLookupEntry(f.dirEntry(e, off))
 		if o == nil {
 			return false
@@ -69,10 +106,22 @@ func (f *fileSystem) ReadDirPlus(
 			if !e.Target.IsDir() {
 				f.seen.put(e.Target, place{f.inode(in.NodeId), e.Name})
 			}
-			f.entry(o, e.Attr)
+			f.entryFrom(o, e.Attr, asked)
 		}
 		return true
 	})
+}
+
+// entryFrom is entry for attributes that were asked for a while ago: the kernel may use them
+// for what is left of their time, and is told nothing when there is none left.
+func (f *fileSystem) entryFrom(out *gofuse.EntryOut, a *client.Attr, asked time.Time) {
+	left := f.timeout(a.ID) - time.Since(asked)
+	if left <= 0 {
+		return
+	}
+	f.entry(out, a)
+	out.SetEntryTimeout(left)
+	out.SetAttrTimeout(left)
 }
 
 func (f *fileSystem) dirEntry(e *client.Entry, off uint64) gofuse.DirEntry {
@@ -80,7 +129,7 @@ func (f *fileSystem) dirEntry(e *client.Entry, off uint64) gofuse.DirEntry {
 }
 
 func (f *fileSystem) readDir(
-	cancel <-chan struct{}, in *gofuse.ReadIn, add func(e *client.Entry, off uint64) bool,
+	cancel <-chan struct{}, in *gofuse.ReadIn, add func(e *client.Entry, off uint64, asked time.Time) bool,
 ) gofuse.Status {
 	h := f.handles.get(in.Fh)
 	if h == nil || h.list == nil {
@@ -91,43 +140,44 @@ func (f *fileSystem) readDir(
 	defer l.mu.Unlock()
 	dir := h.node
 	if in.Offset != l.at || in.Offset == 0 {
-		l.page, l.next, l.at, l.end = nil, 0, in.Offset, false
+		l.stop()
+		l.page, l.next, l.at = page{}, 0, in.Offset
 	}
-	if l.page == nil {
+	if l.entries == nil {
 		if err := f.turn(cancel, in.Pid, dir, l, max(in.Offset, afterDotDot)); err != nil {
 			return statusOf(err)
 		}
 	}
 	if l.at == 0 {
-		if !add(&client.Entry{Name: ".", Target: dir}, afterDot) {
+		if !add(&client.Entry{Name: ".", Target: dir}, afterDot, l.asked) {
 			return gofuse.OK
 		}
 		l.at = afterDot
 	}
 	if l.at == afterDot {
-		if !add(&client.Entry{Name: "..", Target: f.above(dir, l.owner)}, afterDotDot) {
+		if !add(&client.Entry{Name: "..", Target: f.above(dir, l.owner)}, afterDotDot, l.asked) {
 			return gofuse.OK
 		}
 		l.at = afterDotDot
 	}
 	for n := 0; ; n++ {
-		if l.next == len(l.page) {
+		if l.next == len(l.entries) {
 			if l.end || n > 0 {
 				return gofuse.OK // the kernel asks again; what it has may be used meanwhile
 			}
 			if err := f.turn(cancel, in.Pid, dir, l, l.at); err != nil {
 				return statusOf(err)
 			}
-			if l.next == len(l.page) {
+			if l.next == len(l.entries) {
 				return gofuse.OK
 			}
 		}
-		e := &l.page[l.next]
+		e := &l.entries[l.next]
 		off := e.Cursor
-		if l.next+1 < len(l.page) && l.page[l.next+1].Cursor == off {
+		if l.next+1 < len(l.entries) && l.entries[l.next+1].Cursor == off {
 			off-- // two names of one hash: a stranger to this listing begins with the first again
 		}
-		if !add(e, off) {
+		if !add(e, off, l.asked) {
 			return gofuse.OK
 		}
 		l.next++
@@ -143,51 +193,86 @@ func (f *fileSystem) above(dir, owner eggs.InodeID) eggs.InodeID {
 	return owner
 }
 
-// turn asks for the page after an offset, and adds this mount's drafts to it.
+// turn takes the page after an offset, adds this mount's drafts to it, and has the page
+// after it asked for.
 func (f *fileSystem) turn(
 	cancel <-chan struct{}, pid uint32, dir eggs.InodeID, l *listing, after uint64,
 ) error {
 	ctx, done := f.await(cancel, pid)
 	defer done()
-	everything := f.config.FileTimeout > 0
-	page, owner, end, err := f.client.ReadDir(ctx, dir, after, pageSize, everything)
+	var p page
+	var err error
+	if a := l.ahead; a != nil && a.after == after {
+		select {
+		case <-a.done:
+			p, err = a.page, a.err
+		case <-ctx.Done():
+			return eggs.Canceled
+		}
+		l.stop()
+	} else {
+		p, err = f.fetch(ctx, dir, after, firstPage)
+	}
 	if err != nil {
 		return err
 	}
-	if !everything && f.config.DirTimeout > 0 {
-		f.statDirs(cancel, pid, page)
-	}
 	last := uint64(1<<63 - 1)
-	if !end && len(page) > 0 {
-		last = page[len(page)-1].Cursor
+	if !p.end && len(p.entries) > 0 {
+		last = p.entries[len(p.entries)-1].Cursor
+		l.ahead = f.fetchAhead(dir, last)
 	}
-	if page == nil {
-		page = []client.Entry{}
-	}
-	l.page, l.next, l.owner, l.end = f.withDrafts(dir, page, after, last), 0, owner, end
+	p.entries = f.withDrafts(dir, p.entries, after, last)
+	l.page, l.next = p, 0
 	return nil
 }
 
-// statDirs fills in the attributes of directories, which the kernel may keep a while.
-func (f *fileSystem) statDirs(cancel <-chan struct{}, pid uint32, page []client.Entry) {
+// fetchAhead asks for a page in the background.
+func (f *fileSystem) fetchAhead(dir eggs.InodeID, after uint64) *fetch {
+	ctx, cancel := context.WithCancel(f.ctx)
+	a := &fetch{after: after, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		a.page, a.err = f.fetch(ctx, dir, after, nextPage)
+	}()
+	return a
+}
+
+// fetch asks for a page, with the attributes that the kernel may keep a while.
+func (f *fileSystem) fetch(ctx context.Context, dir eggs.InodeID, after uint64, limit int) (page, error) {
+	p := page{asked: time.Now()}
+	everything := f.config.FileTimeout > 0
+	var err error
+	p.entries, p.owner, p.end, err = f.client.ReadDir(ctx, dir, after, limit, everything)
+	if err != nil {
+		return page{}, err
+	}
+	if p.entries == nil {
+		p.entries = []client.Entry{}
+	}
+	if !everything && f.config.DirTimeout > 0 {
+		f.statDirs(ctx, p.entries)
+	}
+	return p, nil
+}
+
+// statDirs fills in the attributes of directories.
+func (f *fileSystem) statDirs(ctx context.Context, entries []client.Entry) {
 	var ids []eggs.InodeID
 	var at []int
-	for i := range page {
-		if page[i].Target.IsDir() {
-			ids, at = append(ids, page[i].Target), append(at, i)
+	for i := range entries {
+		if entries[i].Target.IsDir() {
+			ids, at = append(ids, entries[i].Target), append(at, i)
 		}
 	}
 	if len(ids) == 0 {
 		return
 	}
-	ctx, done := f.await(cancel, pid)
-	defer done()
 	attrs, err := f.client.StatMany(ctx, ids)
 	if err != nil || len(attrs) != len(ids) {
 		return // the listing is good without them
 	}
 	for i := range attrs {
-		page[at[i]].Attr = &attrs[i]
+		entries[at[i]].Attr = &attrs[i]
 	}
 }
 
