@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"fmt"
 	"slices"
 
 	"eggsfs/eggs"
@@ -12,6 +13,11 @@ import (
 // changes nothing leaves the version alone.
 func (a *application) fact(r *wire.CdcRequest) *wire.CdcReply {
 	var e *wire.Error
+	if r.IfVersion != 0 && r.IfVersion != a.state.Facts {
+		e = refusal("cdc.Facts", eggs.Conflict, 0, "", fmt.Sprintf(
+			"decided from facts of version %d, which are of version %d now", r.IfVersion, a.state.Facts))
+		return &wire.CdcReply{Error: e, Version: a.state.Facts}
+	}
 	switch op := r.Op.(type) {
 	case *wire.CdcRequest_PutNode:
 		e = a.putNode(op.PutNode)
@@ -39,12 +45,16 @@ func (a *application) set(key []byte, m message) (*wire.Facts, bool) {
 }
 
 // newFacts is a copy of the facts, under the next version, that may be changed until it is
-// published. Only the lists are copied: what is in them never changes.
+// published. Only the lists are copied: what is in them never changes. What one entry
+// changes is one version.
 func (a *application) newFacts() *wire.Facts {
+	if a.facts != nil {
+		return a.facts
+	}
 	a.state.Facts++
 	old := a.m.Facts()
 	a.facts = &wire.Facts{
-		Cluster: old.Cluster, Replicas: old.Replicas, Version: a.state.Facts,
+		Cluster: old.Cluster, Replicas: old.Replicas, RetireAfterNs: old.RetireAfterNs, Version: a.state.Facts,
 		Nodes:  slices.Clone(old.Nodes),
 		Disks:  slices.Clone(old.Disks),
 		Groups: slices.Clone(old.Groups),
@@ -56,22 +66,35 @@ func (a *application) newFacts() *wire.Facts {
 const (
 	setDraining = 1
 	setPlaced   = 2
+	setLost     = 4
 
 	setNoWrite      = 1
 	setDiskDraining = 2
 	setRetired      = 4
+	setDiskNode     = 8
+	setSilent       = 16
 )
 
+// putNode registers a node or changes what the mask names. A node that drains has its
+// disks drain with it, and one that is lost has them retired: what is on them is gone.
 func (a *application) putNode(op *wire.PutNode) *wire.Error {
+	const verb = "cdc.PutNode"
 	want, have := op.Node, &wire.NodeFact{}
-	if !load(a.tx, keyNode(want.Id), have) {
-		if op.Mask != 0 && want.Address == "" {
-			return refusal("cdc.PutNode", eggs.NotExist, 0, eggs.NodeID(want.Id).String(), "")
-		}
+	name := eggs.NodeID(want.Id).String()
+	found := load(a.tx, keyNode(want.Id), have)
+	switch {
+	case !found && op.Mask != 0 && want.Address == "":
+		return refusal(verb, eggs.NotExist, 0, name, "")
+	case !found:
 		have.Id, have.Joined = want.Id, want.Joined
 		if have.Joined == 0 {
 			have.Joined = int64(a.now)
 		}
+	case have.Removed:
+		return refusal(verb, eggs.Conflict, 0, name, "it was removed from this cluster, for ever")
+	case have.Lost && (op.Mask&^setPlaced == 0 && want.Address != "" || op.Mask&setLost != 0 && !want.Lost ||
+		op.Mask&setDraining != 0 && !want.Draining):
+		return refusal(verb, eggs.Conflict, 0, name, "it was declared lost, for ever")
 	}
 	// Who only sets a flag need not know the rest: what is left out stays.
 	if want.Address != "" {
@@ -83,49 +106,118 @@ func (a *application) putNode(op *wire.PutNode) *wire.Error {
 	if want.Roles != 0 {
 		have.Roles = want.Roles
 	}
+	if want.Protocol != 0 {
+		have.Protocol = want.Protocol
+	}
+	drains := have.Draining
 	if op.Mask&setDraining != 0 {
 		have.Draining = want.Draining
 	}
 	if op.Mask&setPlaced != 0 {
 		have.Placed = want.Placed
 	}
+	if op.Mask&setLost != 0 {
+		have.Lost = want.Lost
+	}
 	if f, ok := a.set(keyNode(want.Id), have); ok {
 		f.Nodes = insert(f.Nodes, have)
 	}
+	a.disksFollow(have, drains != have.Draining)
 	return nil
 }
 
-// removeNode forgets a node for good. It may not hold a replica: the group
-// would wait for it for ever.
+// disksFollow has a node's disks share its fate.
+func (a *application) disksFollow(n *wire.NodeFact, drain bool) {
+	if !drain && !n.Lost {
+		return
+	}
+	for _, old := range slices.Clone(a.latest().Disks) {
+		if old.Node != n.Id || old.Retired {
+			continue
+		}
+		d := &wire.DiskFact{}
+		load(a.tx, keyDisk(old.Id), d)
+		if drain {
+			d.Draining = n.Draining
+		}
+		if n.Lost {
+			a.retire(d, "its node was declared lost")
+		}
+		if f, ok := a.set(keyDisk(d.Id), d); ok {
+			f.Disks = insert(f.Disks, d)
+		}
+	}
+}
+
+func (a *application) retire(d *wire.DiskFact, why string) {
+	d.Retired, d.NoWrite, d.Draining, d.RetiredAt, d.Why = true, true, false, int64(a.now), why
+}
+
+// latest is the facts as this entry has made them so far.
+func (a *application) latest() *wire.Facts {
+	if a.facts != nil {
+		return a.facts
+	}
+	return a.m.Facts()
+}
+
+// removeNode ends a membership for good. The node may hold no replica, whose group would
+// wait for it for ever, and no disk that may still hold what is nowhere else. Its record
+// stays, so that its identity is known and refused.
 func (a *application) removeNode(id uint64) *wire.Error {
+	const verb = "cdc.RemoveNode"
 	name := eggs.NodeID(id).String()
-	if _, ok := a.tx.Get(keyNode(id)); !ok {
-		return refusal("cdc.RemoveNode", eggs.NotExist, 0, name, "")
+	n := &wire.NodeFact{}
+	if !load(a.tx, keyNode(id), n) {
+		return refusal(verb, eggs.NotExist, 0, name, "")
+	}
+	if n.Removed {
+		return nil
 	}
 	for _, g := range a.m.Facts().Groups {
-		if slices.Contains(g.Voters, id) || slices.Contains(g.Learners, id) {
-			return refusal("cdc.RemoveNode", eggs.Conflict, 0, name,
+		if slices.Contains(g.Voters, id) || slices.Contains(g.Learners, id) || slices.Contains(g.Leaving, id) {
+			return refusal(verb, eggs.Conflict, 0, name,
 				"it holds a replica of group "+eggs.GroupID(g.Group).String())
 		}
 	}
-	a.tx.Delete(keyNode(id))
-	f := a.newFacts()
-	f.Nodes = slices.DeleteFunc(f.Nodes, func(n *wire.NodeFact) bool { return n.Id == id })
+	for _, d := range a.m.Facts().Disks {
+		if d.Node == id && !d.Retired {
+			return refusal(verb, eggs.Conflict, 0, name,
+				"its disk "+eggs.DiskID(d.Id).String()+" is not retired")
+		}
+	}
+	n.Removed, n.RemovedAt, n.Draining = true, int64(a.now), false
+	if f, ok := a.set(keyNode(id), n); ok {
+		f.Nodes = insert(f.Nodes, n)
+	}
 	return nil
 }
 
 func (a *application) putDisk(op *wire.PutDisk) *wire.Error {
+	const verb = "cdc.PutDisk"
 	want, have := op.Disk, &wire.DiskFact{}
 	name := eggs.DiskID(want.Id).String()
 	found := load(a.tx, keyDisk(want.Id), have)
+	home := &wire.NodeFact{}
+	if !found || op.Mask&setDiskNode != 0 {
+		if load(a.tx, keyNode(want.Node), home) && (home.Removed || home.Lost) {
+			return refusal(verb, eggs.Conflict, 0, name,
+				"node "+eggs.NodeID(want.Node).String()+" does not belong to this cluster any more")
+		}
+	}
 	switch {
 	case !found && op.Mask != 0:
-		return refusal("cdc.PutDisk", eggs.NotExist, 0, name, "")
+		return refusal(verb, eggs.NotExist, 0, name, "")
 	case !found:
 		have = want
-	case have.Retired && op.Mask&setRetired != 0 && !want.Retired,
-		have.Retired && op.Mask&setNoWrite != 0 && !want.NoWrite:
-		return refusal("cdc.PutDisk", eggs.Conflict, 0, name, "it is retired, for ever")
+		have.Draining = have.Draining || home.Draining
+		if have.Retired {
+			a.retire(have, have.Why)
+		}
+	case have.Retired && op.Mask&setRetired != 0 && want.Retired:
+		return nil // as it is
+	case have.Retired && op.Mask != 0:
+		return refusal(verb, eggs.Conflict, 0, name, "it is retired, for ever")
 	}
 	if op.Mask&setNoWrite != 0 {
 		have.NoWrite = want.NoWrite
@@ -133,37 +225,77 @@ func (a *application) putDisk(op *wire.PutDisk) *wire.Error {
 	if op.Mask&setDiskDraining != 0 {
 		have.Draining = want.Draining
 	}
-	if op.Mask&setRetired != 0 {
-		have.Retired = want.Retired
+	if op.Mask&setDiskNode != 0 && have.Node != want.Node {
+		have.Node, have.Draining = want.Node, have.Draining || home.Draining
 	}
-	have.NoWrite = have.NoWrite || have.Retired
+	if op.Mask&setSilent != 0 {
+		have.SilentSince = want.SilentSince
+	}
+	if op.Mask&setRetired != 0 && want.Retired {
+		a.retire(have, want.Why)
+	}
 	if f, ok := a.set(keyDisk(want.Id), have); ok {
 		f.Disks = insert(f.Disks, have)
 	}
 	return nil
 }
 
+// putReplicas records who holds a group. What is on its way must belong to the cluster;
+// what is there already may have been declared lost since.
 func (a *application) putReplicas(op *wire.PutReplicas) *wire.Error {
-	for _, id := range append(slices.Clone(op.Voters), op.Learners...) {
-		if _, ok := a.tx.Get(keyNode(id)); !ok {
-			return refusal("cdc.PutReplicas", eggs.NotExist, 0, eggs.NodeID(id).String(), "")
+	const verb = "cdc.PutReplicas"
+	for _, id := range slices.Concat(op.Voters, op.Learners) {
+		n := &wire.NodeFact{}
+		if !load(a.tx, keyNode(id), n) {
+			return refusal(verb, eggs.NotExist, 0, eggs.NodeID(id).String(), "")
+		}
+		if n.Removed || n.Lost && slices.Contains(op.Learners, id) {
+			return refusal(verb, eggs.Conflict, 0, eggs.NodeID(id).String(), "it is lost or removed")
 		}
 	}
-	if f, ok := a.set(keyGroup(op.Group), op); ok {
-		f.Groups = insert(f.Groups, op)
+	have := &wire.PutReplicas{}
+	found := load(a.tx, keyGroup(op.Group), have)
+	if op.Version != 0 && op.Version != have.Version {
+		return refusal(verb, eggs.Conflict, 0, eggs.GroupID(op.Group).String(), fmt.Sprintf(
+			"its record is of version %d, not %d", have.Version, op.Version))
+	}
+	next := &wire.PutReplicas{
+		Group: op.Group, Voters: op.Voters, Learners: op.Learners, Leaving: op.Leaving, Leader: op.Leader,
+		Version: have.Version,
+	}
+	if found && slices.Equal(encode(have), encode(next)) {
+		return nil
+	}
+	next.Version = a.newFacts().Version
+	if f, ok := a.set(keyGroup(op.Group), next); ok {
+		f.Groups = insert(f.Groups, next)
 	}
 	return nil
 }
 
-// putCluster names the cluster once; how many replicas it wants may change.
+// putCluster names the cluster once. What it asks of the cluster may change; what is 0 stays.
 func (a *application) putCluster(op *wire.PutCluster) *wire.Error {
+	const verb = "cdc.PutCluster"
 	have := &wire.PutCluster{}
-	if load(a.tx, keyCluster, have) && have.Id != op.Id {
-		return refusal("cdc.PutCluster", eggs.Conflict, 0, eggs.ClusterID(have.Id).String(),
+	found := load(a.tx, keyCluster, have)
+	switch {
+	case !found && (op.Id == 0 || op.Replicas == 0):
+		return refusal(verb, eggs.Invalid, 0, "", "a new cluster needs an id and a number of replicas")
+	case found && op.Id != 0 && op.Id != have.Id:
+		return refusal(verb, eggs.Conflict, 0, eggs.ClusterID(have.Id).String(),
 			"this cluster has its name already")
 	}
-	if f, ok := a.set(keyCluster, op); ok {
-		f.Cluster, f.Replicas = op.Id, op.Replicas
+	if op.Id != 0 {
+		have.Id = op.Id
+	}
+	if op.Replicas != 0 {
+		have.Replicas = op.Replicas
+	}
+	if op.RetireAfterNs != 0 {
+		have.RetireAfterNs = op.RetireAfterNs
+	}
+	if f, ok := a.set(keyCluster, have); ok {
+		f.Cluster, f.Replicas, f.RetireAfterNs = have.Id, have.Replicas, have.RetireAfterNs
 	}
 	return nil
 }
@@ -204,7 +336,7 @@ func readFacts(r raftgroup.Reader) *wire.Facts {
 	f := &wire.Facts{Version: loadState(r).Facts}
 	cluster := &wire.PutCluster{}
 	if load(r, keyCluster, cluster) {
-		f.Cluster, f.Replicas = cluster.Id, cluster.Replicas
+		f.Cluster, f.Replicas, f.RetireAfterNs = cluster.Id, cluster.Replicas, cluster.RetireAfterNs
 	}
 	each(r, prefixNode, func(_, v []byte) {
 		n := &wire.NodeFact{}

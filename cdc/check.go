@@ -3,6 +3,7 @@ package cdc
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"eggsfs/eggs"
 	"eggsfs/raftgroup"
@@ -137,15 +138,18 @@ func (c *checker) factRecords() {
 	f := readFacts(c.r)
 	nodes := map[uint64]bool{}
 	for _, n := range f.Nodes {
-		nodes[n.Id] = true
+		nodes[n.Id] = !n.Removed
 	}
 	for _, d := range f.Disks {
+		if belongs, known := nodes[d.Node]; known && !belongs && !d.Retired {
+			c.fault(31, "disk %v is in use on node %v, which was removed", eggs.DiskID(d.Id), eggs.NodeID(d.Node))
+		}
 		if d.Retired && !d.NoWrite {
 			c.fault(42, "disk %v is retired and writable", eggs.DiskID(d.Id))
 		}
 	}
 	for _, g := range f.Groups {
-		for _, id := range append(append([]uint64{}, g.Voters...), g.Learners...) {
+		for _, id := range slices.Concat(g.Voters, g.Learners, g.Leaving) {
 			if !nodes[id] {
 				c.fault(31, "group %v has a replica on node %v, which does not belong",
 					eggs.GroupID(g.Group), eggs.NodeID(id))

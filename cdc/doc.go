@@ -136,11 +136,17 @@
 //
 // # Facts
 //
-// Nodes, disks with their flags, replicas of each group, and the cluster's name and
-// number of replicas. Every change of them makes a version. Machine.Facts is an
-// immutable picture of what this replica has applied. Retired is for ever; a node
-// that holds a replica can't be removed; a group's replicas are on nodes that
-// belong; the cluster gets its name once.
+// Nodes, disks with their flags, replicas of each group, the cluster's name and what is
+// wanted of it. Every change of them makes a version, and a change may be made to depend on
+// the version (CdcRequest.if_version), or on that of one group's record
+// (PutReplicas.version), from which it was decided. Machine.Facts is an immutable picture of
+// what this replica has applied.
+//
+// A disk retired, a node lost, a node removed: for ever. Disks share their node's fate: they
+// drain when it does, are retired when it is lost. A node that holds a replica, or a disk
+// that is not retired, can't be removed; one that was removed stays in the facts, flagged, so
+// that its identity is refused. A group's replicas are on nodes that belong; the cluster
+// gets its name once.
 //
 // # Formats
 //

@@ -320,12 +320,16 @@ func TestFacts(t *testing.T) {
 		Nodes: []*wire.NodeFact{{
 			Id: 1, Address: "b:1", Domain: "r1", Roles: 7, Draining: true, Placed: true,
 			Joined: l.m.Facts().Nodes[0].Joined,
+		}, {
+			Id: 2, Address: "c:1", Joined: l.m.Facts().Nodes[1].Joined,
+			Removed: true, RemovedAt: l.m.Facts().Nodes[1].RemovedAt,
 		}},
 		Disks: []*wire.DiskFact{
-			{Id: 7, Node: 1}, {Id: 8, Node: 1, Class: 2, NoWrite: true, Retired: true},
+			{Id: 7, Node: 1, Draining: true},
+			{Id: 8, Node: 1, Class: 2, NoWrite: true, Retired: true, RetiredAt: l.m.Facts().Disks[1].RetiredAt},
 		},
 		Groups: []*wire.PutReplicas{
-			{Group: 3, Voters: []uint64{1}}, {Group: 256, Voters: []uint64{1}},
+			{Group: 3, Voters: []uint64{1}, Version: 10}, {Group: 256, Voters: []uint64{1}, Version: 11},
 		},
 	}
 	if diff := cmp.Diff(want, l.m.Facts(), protocmp.Transform()); diff != "" {

@@ -1,6 +1,8 @@
 package cdc
 
 import (
+	"slices"
+
 	"eggsfs/eggs"
 	"eggsfs/wire"
 )
@@ -90,46 +92,60 @@ func validateFact(r *wire.CdcRequest) *wire.Error {
 	switch op := r.Op.(type) {
 	case *wire.CdcRequest_PutNode:
 		n := op.PutNode.GetNode()
-		if n.GetId() == 0 || len(n.GetAddress()) > maxFactText || len(n.GetDomain()) > maxFactText {
-			return bad("a node needs an id, and short texts")
+		if n.GetId() == 0 || op.PutNode.Mask > 7 || len(n.GetAddress()) > maxFactText || len(n.GetDomain()) > maxFactText {
+			return bad("a node needs an id, a mask of bits 1, 2 and 4, and short texts")
 		}
 	case *wire.CdcRequest_RemoveNode:
 		if op.RemoveNode.GetId() == 0 {
 			return bad("no node named")
 		}
 	case *wire.CdcRequest_PutDisk:
-		if op.PutDisk.GetDisk().GetId() == 0 || op.PutDisk.Mask > 7 {
-			return bad("a disk needs an id, and a mask of bits 1, 2 and 4")
+		if op.PutDisk.GetDisk().GetId() == 0 || op.PutDisk.Mask > 31 ||
+			len(op.PutDisk.Disk.Why) > maxFactText {
+			return bad("a disk needs an id, a mask of bits 1 to 16, and short texts")
 		}
 	case *wire.CdcRequest_PutReplicas:
 		return validateReplicas(op.PutReplicas, bad)
 	case *wire.CdcRequest_PutCluster:
-		c := op.PutCluster
-		if c.GetId() == 0 || c.GetReplicas() < 1 || c.GetReplicas() > maxVoters {
-			return bad("a cluster needs an id, and 1 to 9 replicas")
+		if op.PutCluster == nil || op.PutCluster.Replicas > maxVoters {
+			return bad("a cluster has 1 to 9 replicas of each group")
 		}
 	}
 	return nil
 }
 
-// validateReplicas wants each node once, and at least one voter.
+// validateReplicas wants each node in one list, but for leaving ones that vote still; a
+// voter that stays; and as leader one that stays.
 func validateReplicas(op *wire.PutReplicas, bad func(string) *wire.Error) *wire.Error {
 	switch {
 	case op.GetGroup() >= eggs.Groups:
 		return bad("no such group")
 	case len(op.GetVoters()) == 0:
 		return bad("a group needs a voter")
-	case len(op.Voters) > maxVoters || len(op.Learners) > maxVoters:
+	case len(op.Voters) > maxVoters || len(op.Learners) > maxVoters || len(op.Leaving) > 2*maxVoters:
 		return bad("too many replicas of one group")
 	}
-	seen := map[uint64]bool{0: true}
+	role := map[uint64]string{0: "none"}
 	for _, list := range [][]uint64{op.Voters, op.Learners} {
 		for _, id := range list {
-			if seen[id] {
+			if role[id] != "" {
 				return bad("a node is named twice, or has no id")
 			}
-			seen[id] = true
+			role[id] = "holds"
 		}
+	}
+	for _, id := range op.Leaving {
+		if r := role[id]; r == "none" || r == "leaving" || slices.Contains(op.Learners, id) {
+			return bad("a leaving node is named twice, or is on its way in, or has no id")
+		}
+		role[id] = "leaving"
+	}
+	stays := func(id uint64) bool { return role[id] == "holds" }
+	if !slices.ContainsFunc(slices.Concat(op.Voters, op.Learners), stays) {
+		return bad("every voter leaves")
+	}
+	if op.Leader != 0 && !stays(op.Leader) {
+		return bad("the leader named holds no replica that stays")
 	}
 	return nil
 }

@@ -1123,7 +1123,10 @@ func (x *DiskFact) GetWhy() string {
 }
 
 // PutReplicas says who holds a group: learners are on their way to be voters, leaving are
-// voters that will be removed when enough others vote; leader is who should lead (0: any).
+// members that will be removed when enough others vote; leader is who should lead (0: any).
+// version, when not 0, has a request refused with Conflict unless the group's record still
+// has it: a record is replaced only by who has seen it. In the facts it is the version of the
+// facts that made this record.
 type PutReplicas struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -1131,6 +1134,7 @@ type PutReplicas struct {
 	Learners      []uint64               `protobuf:"fixed64,3,rep,packed,name=learners,proto3" json:"learners,omitempty"`
 	Leaving       []uint64               `protobuf:"fixed64,4,rep,packed,name=leaving,proto3" json:"leaving,omitempty"`
 	Leader        uint64                 `protobuf:"fixed64,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Version       uint64                 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1196,6 +1200,13 @@ func (x *PutReplicas) GetLeaving() []uint64 {
 func (x *PutReplicas) GetLeader() uint64 {
 	if x != nil {
 		return x.Leader
+	}
+	return 0
+}
+
+func (x *PutReplicas) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
 	}
 	return 0
 }
@@ -2109,13 +2120,14 @@ const file_wire_cdc_proto_rawDesc = "" +
 	"\fsilent_since\x18\a \x01(\x03R\vsilentSince\x12\x1d\n" +
 	"\n" +
 	"retired_at\x18\b \x01(\x03R\tretiredAt\x12\x10\n" +
-	"\x03why\x18\t \x01(\tR\x03why\"\x89\x01\n" +
+	"\x03why\x18\t \x01(\tR\x03why\"\xa3\x01\n" +
 	"\vPutReplicas\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06voters\x18\x02 \x03(\x06R\x06voters\x12\x1a\n" +
 	"\blearners\x18\x03 \x03(\x06R\blearners\x12\x18\n" +
 	"\aleaving\x18\x04 \x03(\x06R\aleaving\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\x06R\x06leader\"`\n" +
+	"\x06leader\x18\x05 \x01(\x06R\x06leader\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\"`\n" +
 	"\n" +
 	"PutCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x1a\n" +

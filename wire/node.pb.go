@@ -1039,11 +1039,13 @@ func (x *Problem) GetUnavailable() bool {
 	return false
 }
 
-// HostGroup tells a node to hold replicas of groups (or to drop them).
+// HostGroup tells a node to hold replicas of groups (or to drop them). version is that of the
+// facts which say so: a drop decided before a replica was hosted for the last time is refused.
 type HostGroup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Groups        []uint32               `protobuf:"varint,1,rep,packed,name=groups,proto3" json:"groups,omitempty"`
 	Drop          bool                   `protobuf:"varint,2,opt,name=drop,proto3" json:"drop,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1090,6 +1092,13 @@ func (x *HostGroup) GetDrop() bool {
 		return x.Drop
 	}
 	return false
+}
+
+func (x *HostGroup) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type HostGroupReply struct {
@@ -1409,10 +1418,11 @@ const file_wire_node_proto_rawDesc = "" +
 	"\aProblem\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
 	"\x05doing\x18\x02 \x01(\tR\x05doing\x12 \n" +
-	"\vunavailable\x18\x03 \x01(\bR\vunavailable\"7\n" +
+	"\vunavailable\x18\x03 \x01(\bR\vunavailable\"Q\n" +
 	"\tHostGroup\x12\x16\n" +
 	"\x06groups\x18\x01 \x03(\rR\x06groups\x12\x12\n" +
-	"\x04drop\x18\x02 \x01(\bR\x04drop\"8\n" +
+	"\x04drop\x18\x02 \x01(\bR\x04drop\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"8\n" +
 	"\x0eHostGroupReply\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.eggs.wire.ErrorR\x05error\"\xb4\x01\n" +
 	"\rChangeMembers\x12\x14\n" +
