@@ -75,7 +75,9 @@ func (c *Client) CDC(ctx context.Context, r *wire.CdcRequest) (*wire.CdcReply, e
 	msg, err := c.do(ctx, &change{
 		group: eggs.CDCGroup, method: wire.MethodCdc,
 		build: func(session, sequence, lowest uint64) wire.Message {
-			return &wire.CdcRequest{Session: session, Sequence: sequence, Lowest: lowest, Op: r.Op}
+			return &wire.CdcRequest{
+				Session: session, Sequence: sequence, Lowest: lowest, Op: r.Op, IfVersion: r.IfVersion,
+			}
 		},
 		reply: newCdcReply, refusal: cdcRefusal,
 	})

@@ -156,8 +156,8 @@ func (n *Node) mayLag() uint64 {
 // waitingFor says what is missing at one replica assigned to this node.
 func (n *Node) waitingFor(g *wire.PutReplicas) string {
 	id := eggs.GroupID(g.Group)
-	for _, l := range g.Learners {
-		if l == uint64(n.id) {
+	for _, l := range g.Learners { // one more, later, is the placer's business
+		if l == uint64(n.id) && n.mayLag() == 0 {
 			return fmt.Sprintf("group %s is being copied here", id)
 		}
 	}

@@ -33,9 +33,10 @@ type identity struct {
 	BlockTLS  string         `json:"block_tls"`
 	First     bool           `json:"first"` // made the cluster
 	Disks     []diskIdentity `json:"disks"`
-	Peers     []string       `json:"peers"`      // addresses last seen
-	Groups    []int          `json:"groups"`     // replicas held here
-	LogExists bool           `json:"log_exists"` // raft.log was made; without it the votes are lost
+	Peers     []string       `json:"peers"`            // addresses last seen
+	Groups    []int          `json:"groups"`           // replicas held here
+	Hosted    map[int]uint64 `json:"hosted,omitempty"` // version of the facts that last had a group hosted here
+	LogExists bool           `json:"log_exists"`       // raft.log was made; without it the votes are lost
 }
 
 type diskIdentity struct {

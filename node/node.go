@@ -57,6 +57,8 @@ type Node struct {
 	closers []func()
 	closing sync.Once
 
+	serving  chan struct{} // closed when this node answers, its own requests included
+	failed   chan error    // holds why this node must stop
 	enrolled atomic.Bool
 	refused  atomic.Pointer[string] // why enrolment does not get on
 	ready    chan struct{}
@@ -79,7 +81,7 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, started: time.Now(), events: newEvents(cfg.Logger),
-		ready: make(chan struct{}),
+		ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	for _, step := range []func() error{
@@ -100,6 +102,7 @@ func Start(cfg Config) (*Node, error) {
 		}
 	}
 	n.makeMigrator()
+	close(n.serving)
 	n.background(n.watchMembers)
 	n.background(n.enrol)
 	n.background(n.collect)
@@ -119,6 +122,17 @@ func (n *Node) onClose(f func()) { n.closers = append(n.closers, f) }
 
 // Ready is closed when every replica assigned to this node is a caught-up voter and its disks serve.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Failed gets the error for which this node must stop, such as that it was removed from
+// the cluster.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default: // one reason is enough
+	}
+}
 
 // Addr is what others dial.
 func (n *Node) Addr() string {

@@ -63,37 +63,6 @@ func TestChooseLeavesOut(t *testing.T) {
 	}
 }
 
-// TestPlanReplicas: one voter with one or two nodes, three with three, and a
-// decision once made is carried on, not made anew.
-func TestPlanReplicas(t *testing.T) {
-	facts := &wire.Facts{Replicas: 3}
-	alive := map[uint64]bool{}
-	join := func(id uint64) {
-		facts.Nodes = append(facts.Nodes, &wire.NodeFact{Id: id, Roles: RoleMeta, Domain: fmt.Sprint(id)})
-		alive[id] = true
-	}
-	first := func(eggs.GroupID) []uint64 { return []uint64{1} }
-	join(1)
-	plan := planReplicas(facts, alive, first)
-	if len(plan) != eggs.Groups || countLearners(plan) != 0 {
-		t.Fatalf("one node: %d groups recorded, %d learners", len(plan), countLearners(plan))
-	}
-	facts.Groups = plan
-	join(2)
-	if plan = planReplicas(facts, alive, first); len(plan) != 0 {
-		t.Fatalf("two nodes: %d groups change, though two voters survive no more than one", len(plan))
-	}
-	join(3)
-	if plan = planReplicas(facts, alive, first); countLearners(plan) != 2*eggs.Groups {
-		t.Fatalf("three nodes: %d learners", countLearners(plan))
-	}
-	facts.Groups = plan
-	alive[3] = false
-	if again := planReplicas(facts, alive, first); countLearners(again) != 2*eggs.Groups {
-		t.Fatalf("a decision was forgotten: %d learners", countLearners(again))
-	}
-}
-
 // TestValidate: what cannot work is refused in words before anything is touched.
 func TestValidate(t *testing.T) {
 	for _, c := range []struct {

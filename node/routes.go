@@ -50,15 +50,18 @@ func (r *router) Changed() <-chan struct{} {
 
 // Facts returns the durable facts as this node has them, never nil.
 func (r *router) Facts() *wire.Facts {
-	if r.n.host.Group(eggs.CDCGroup) != nil {
-		return r.n.cdcState.Facts()
-	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.facts == nil {
+	facts := r.facts
+	r.mu.Unlock()
+	if r.n.host.Group(eggs.CDCGroup) != nil { // a new replica knows nothing for a while
+		if here := r.n.cdcState.Facts(); here.Version >= facts.GetVersion() {
+			return here
+		}
+	}
+	if facts == nil {
 		return &wire.Facts{}
 	}
-	return r.facts
+	return facts
 }
 
 func (r *router) setFacts(f *wire.Facts) {
@@ -80,8 +83,14 @@ func (r *router) refresh() {
 
 func (r *router) build(view *gossip.View, facts *wire.Facts) *wire.Routes {
 	p := &wire.Routes{Cluster: uint64(r.n.identity.cluster())}
-	domain := map[uint64]string{}
+	domain, gone := map[uint64]string{}, map[uint64]bool{}
+	for _, f := range facts.GetNodes() {
+		gone[f.Id] = f.Removed
+	}
 	for _, nv := range view.Nodes {
+		if gone[uint64(nv.ID)] {
+			continue
+		}
 		d := nv.Domain
 		if d == "" {
 			d = nv.ID.String()
@@ -92,7 +101,7 @@ func (r *router) build(view *gossip.View, facts *wire.Facts) *wire.Routes {
 		})
 	}
 	for _, f := range facts.GetNodes() { // members that gossip has not met since it started
-		if !slices.ContainsFunc(p.Nodes, func(n *wire.RouteNode) bool { return n.Id == f.Id }) {
+		if !f.Removed && !slices.ContainsFunc(p.Nodes, func(n *wire.RouteNode) bool { return n.Id == f.Id }) {
 			p.Nodes = append(p.Nodes, &wire.RouteNode{Id: f.Id, Address: f.Address, Domain: f.Domain})
 		}
 	}
@@ -105,6 +114,9 @@ func (r *router) build(view *gossip.View, facts *wire.Facts) *wire.Routes {
 		closed[d.Id] = closed[d.Id] || d.NoWrite
 	}
 	for _, nv := range view.Nodes {
+		if gone[uint64(nv.ID)] {
+			continue
+		}
 		for _, d := range nv.Disks {
 			rd := &wire.RouteDisk{
 				Id: uint64(d.ID), Node: uint64(nv.ID), Class: uint32(d.Class), Capacity: d.Capacity, Free: d.Free,
@@ -150,8 +162,10 @@ func (n *Node) watchMembers(ctx context.Context) {
 }
 
 func (n *Node) askFacts(ctx context.Context) {
-	if n.host.Group(eggs.CDCGroup) != nil {
-		return
+	if g := n.host.Group(eggs.CDCGroup); g != nil {
+		if st := g.Status(); (st.State == "leader" || st.State == "follower") && st.Leader != 0 {
+			return
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -197,12 +211,17 @@ func (n *Node) joinGossip(ctx context.Context) {
 // tellGroups tells the Raft transport who exists, where, and who seems dead.
 func (n *Node) tellGroups() {
 	view := n.gossip.View()
-	peers := map[eggs.NodeID]string{}
-	for _, f := range n.router.Facts().GetNodes() {
-		peers[eggs.NodeID(f.Id)] = f.Address
+	peers, gone := map[eggs.NodeID]string{}, map[eggs.NodeID]bool{}
+	facts := n.router.Facts()
+	for _, f := range facts.GetNodes() {
+		if gone[eggs.NodeID(f.Id)] = f.Removed; !f.Removed {
+			peers[eggs.NodeID(f.Id)] = f.Address
+		}
 	}
 	for _, nv := range view.Nodes {
-		peers[nv.ID] = nv.Addr
+		if !gone[nv.ID] {
+			peers[nv.ID] = nv.Addr
+		}
 	}
 	delete(peers, n.id)
 	n.rememberPeers(peers)
@@ -212,6 +231,13 @@ func (n *Node) tellGroups() {
 	}
 	slices.Sort(ids)
 	n.host.SetPeers(ids)
+	prefer := make([]eggs.NodeID, eggs.Groups)
+	for _, g := range facts.GetGroups() {
+		if g.Group < eggs.Groups {
+			prefer[g.Group] = eggs.NodeID(g.Leader)
+		}
+	}
+	n.host.Prefer(prefer)
 	for _, nv := range view.Nodes {
 		if nv.ID != n.id {
 			n.host.Hint(nv.ID, nv.State == gossip.Dead)

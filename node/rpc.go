@@ -138,7 +138,9 @@ func (n *Node) watchRoutes(ctx context.Context, _ []byte, _ *wire.Hello, send fu
 	}
 }
 
-// hostGroups starts or drops replicas here, durably.
+// hostGroups starts or drops replicas here, durably. A drop that was decided before the
+// replica was hosted for the last time comes from a placer that does not decide any more: it
+// would have a voter forget its votes.
 func (n *Node) hostGroups(r *wire.HostGroup) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -146,19 +148,31 @@ func (n *Node) hostGroups(r *wire.HostGroup) error {
 	for _, g := range n.identity.Groups {
 		held[g] = true
 	}
+	if n.identity.Hosted == nil {
+		n.identity.Hosted = map[int]uint64{}
+	}
 	var add []int
 	for _, g := range r.Groups {
+		g := int(g)
 		switch {
 		case g >= eggs.Groups:
 			return eggs.E("node.HostGroup", eggs.Invalid, fmt.Sprintf("group %d: there are %d", g, eggs.Groups))
-		case r.Drop && held[int(g)]:
+		case r.Drop && r.Version <= n.identity.Hosted[g]:
+			return &eggs.Error{
+				Op: "node.HostGroup", Name: "group " + eggs.GroupID(g).String(), Kind: eggs.Stale,
+				Err: fmt.Errorf("a drop decided at version %d, hosted at %d", r.Version, n.identity.Hosted[g]),
+			}
+		case r.Drop && held[g]:
 			if err := n.dropGroup(eggs.GroupID(g)); err != nil {
 				return err
 			}
-			delete(held, int(g))
-		case !r.Drop && !held[int(g)]:
-			held[int(g)] = true
-			add = append(add, int(g))
+			delete(held, g)
+		case !r.Drop:
+			if !held[g] {
+				add = append(add, g)
+			}
+			held[g] = true
+			n.identity.Hosted[g] = max(n.identity.Hosted[g], r.Version)
 		}
 	}
 	n.identity.Groups = n.identity.Groups[:0]

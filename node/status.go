@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -99,7 +100,9 @@ func (n *Node) problems(st *wire.NodeStatus) []*wire.Problem {
 			})
 		}
 	}
-	members := n.router.Facts().GetNodes()
+	members := slices.DeleteFunc(slices.Clone(n.router.Facts().GetNodes()), func(f *wire.NodeFact) bool {
+		return f.Removed || f.Lost
+	})
 	for _, nv := range n.gossip.View().Nodes {
 		if nv.State == gossip.Dead && factOfNode(&wire.Facts{Nodes: members}, nv.ID) != nil {
 			all = append(all, &wire.Problem{

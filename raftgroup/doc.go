@@ -49,7 +49,7 @@
 // process that was stopped and goes on may still believe that it leads: it can
 // commit nothing, since followers are in a later term, and confirms no read.
 //
-// Leaderships go back to the preferred node (see members.preferred) when it has been in
+// Leaderships go back to the preferred node (see Host.preferred) when it has been in
 // contact for Timers.Settle and has caught up. For a transfer new proposals are held,
 // those in the air land, the target gets what it lacks and then stands; so nobody
 // sees Indeterminate.

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,14 +15,29 @@ import (
 // about what it stores in a few milliseconds.
 const closeEnough = 1024
 
-// preferred is the voter that leads a group when all is well. With the same
-// voters everywhere, or with voters that follow each other in a ring, it gives
-// every node the same number of leaderships, give or take one.
-func (m *members) preferred(g eggs.GroupID) eggs.NodeID {
-	if len(m.voters) == 0 {
-		return 0
+// Prefer says which node should lead each group, by group; 0, or one that does not vote,
+// leaves it to the order of ids. All nodes should be told the same.
+func (h *Host) Prefer(leaders []eggs.NodeID) {
+	news := false
+	for g, n := range leaders[:min(len(leaders), eggs.Groups)] {
+		news = h.wish[g].Swap(uint64(n)) != uint64(n) || news
 	}
-	return m.voters[int(g)%len(m.voters)]
+	if news {
+		h.watch.nudge()
+	}
+}
+
+// preferred is the place among the voters of who leads a group when all is well: who was
+// wished for, else one by order, which with the same voters everywhere gives every node the
+// same number of leaderships, give or take one. It is -1 without voters.
+func (h *Host) preferred(g eggs.GroupID, m *members) int {
+	if len(m.voters) == 0 {
+		return -1
+	}
+	if i := slices.Index(m.voters, eggs.NodeID(h.wish[g].Load())); i >= 0 {
+		return i
+	}
+	return int(g) % len(m.voters)
 }
 
 // tend looks after the groups that we lead: leaderships go back to whom they
@@ -41,7 +57,11 @@ func (w *watch) tend(now int64) {
 		}
 		m := g.members()
 		w.unstick(g, l, m, now)
-		to := m.preferred(g.id)
+		first := h.preferred(g.id, m)
+		if first < 0 {
+			continue
+		}
+		to := m.voters[first]
 		if moves >= maxMoves || to == h.cfg.Node || now < g.moveAfter || h.draining.Load() ||
 			!w.settled(to, now) || g.lag(to, l) > closeEnough || g.moving.Swap(true) {
 			continue

@@ -148,8 +148,9 @@ func (w *watch) firsts(g *Group) ([]eggs.NodeID, time.Duration) {
 	}
 	present := 0
 	var able, leaving []eggs.NodeID
+	first := w.host.preferred(g.id, m)
 	for i := range m.voters {
-		n := m.voters[(int(g.id)+i)%len(m.voters)]
+		n := m.voters[(first+i)%len(m.voters)]
 		if w.inContact(n) {
 			present++
 		}

@@ -40,7 +40,8 @@ type Host struct {
 	sending   chan struct{} // holds a token for each snapshot on its way out
 	receiving chan struct{} // and in
 
-	draining atomic.Bool // leaderships are to leave, and not come back
+	draining atomic.Bool                // leaderships are to leave, and not come back
+	wish     [eggs.Groups]atomic.Uint64 // who should lead, see Prefer
 
 	newsMu      sync.Mutex
 	news        []announcement // leaderships gained and lost, to be told
