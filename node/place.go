@@ -355,7 +355,8 @@ func (p *placer) askLeader(ctx context.Context, group uint32, member uint64, cha
 	for {
 		if needs != 0 && !n.aliveNodes()[needs] {
 			return &eggs.Error{
-				Op: "node.Place", Name: eggs.NodeID(needs).String(), Kind: eggs.Unavailable, Err: errors.New("it is down"),
+				Op: "node.Place", Name: eggs.NodeID(needs).String(), Kind: eggs.Unavailable,
+				Err: errors.New("it is down"),
 			}
 		}
 		var leader eggs.NodeID
@@ -386,9 +387,14 @@ func (p *placer) askLeader(ctx context.Context, group uint32, member uint64, cha
 
 // markPlaced tells the nodes that have all that they are due that they are whole.
 func (p *placer) markPlaced(facts *wire.Facts, alive map[uint64]bool) error {
+	learns := map[uint64]bool{}
+	for _, g := range facts.Groups {
+		for _, l := range g.Learners {
+			learns[l] = true
+		}
+	}
 	for _, x := range facts.Nodes {
-		if x.Placed || x.Removed || x.Lost || !alive[x.Id] ||
-			slices.ContainsFunc(facts.Groups, func(g *wire.PutReplicas) bool { return slices.Contains(g.Learners, x.Id) }) {
+		if x.Placed || x.Removed || x.Lost || !alive[x.Id] || learns[x.Id] {
 			continue
 		}
 		if err := p.n.record(p.ctx, &wire.CdcRequest{Op: &wire.CdcRequest_PutNode{PutNode: &wire.PutNode{
