@@ -92,7 +92,8 @@ func validateFact(r *wire.CdcRequest) *wire.Error {
 	switch op := r.Op.(type) {
 	case *wire.CdcRequest_PutNode:
 		n := op.PutNode.GetNode()
-		if n.GetId() == 0 || op.PutNode.Mask > 7 || len(n.GetAddress()) > maxFactText || len(n.GetDomain()) > maxFactText {
+		if n.GetId() == 0 || op.PutNode.Mask > 7 || len(n.GetAddress()) > maxFactText ||
+			len(n.GetDomain()) > maxFactText {
 			return bad("a node needs an id, a mask of bits 1, 2 and 4, and short texts")
 		}
 	case *wire.CdcRequest_RemoveNode:
