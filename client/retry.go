@@ -57,7 +57,7 @@ func (c *Client) attempt(ctx context.Context, p *pacer, m wire.Method, req wire.
 func (c *Client) CallNode(ctx context.Context, node eggs.NodeID, m wire.Method, req wire.Message,
 	reply func() wire.Message,
 ) (wire.Message, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(attemptTimeout, c.o.Timeout))
 	defer cancel()
 	if node == c.o.Self && c.o.Local != nil {
 		msg, err := c.o.Local(ctx, m, req)
@@ -150,12 +150,12 @@ func late(ctx context.Context, sent bool, last error) error {
 	return e
 }
 
-// ask sends a request that may be repeated until a leader answers it or time is over.
+// ask sends a request that may be repeated until a leader answers it or time is over. Nearly
+// all are answered at once, so the clock of the whole call is set only for a second attempt.
 func (c *Client) ask(ctx context.Context, g eggs.GroupID, m wire.Method, req wire.Message,
 	reply func() wire.Message, refusal func(wire.Message) *wire.Error,
 ) (wire.Message, error) {
-	ctx, cancel := c.limit(ctx)
-	defer cancel()
+	begin, limited := time.Now(), false
 	p := pacer{c: c, group: g}
 	for {
 		msg, err := c.attempt(ctx, &p, m, req, reply)
@@ -166,6 +166,12 @@ func (c *Client) ask(ctx context.Context, g eggs.GroupID, m wire.Method, req wir
 		}
 		if !elsewhere(eggs.KindOf(err)) {
 			return msg, err
+		}
+		if !limited {
+			limited = true
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, begin.Add(c.o.Timeout))
+			defer cancel()
 		}
 		if p.wait(ctx, err) != nil {
 			return nil, late(ctx, false, err)
