@@ -12,7 +12,8 @@
 //	lock           held (flock) while a process uses the folder
 //	node.json      who this node is: cluster, node id, addresses, disks, groups
 //	cluster.key    the cluster's key, made by the first node
-//	raft.log        the shared Raft log of all groups
+//	raft.log       the shared Raft log of all groups
+//	raft.log.journal/  what was committed to it and is not in it yet
 //	state/         the Pebble store of all groups
 //	blocks/00 …    simulated disks, unless --disk names real ones
 package node

@@ -1,8 +1,10 @@
 // # Stores
 //
-// A node has one log file for the Raft logs, terms and votes of all its groups (Log) and one
+// A node has one log file for the Raft logs, terms and votes of all its groups (Log), with a
+// journal before it, and one
 // Pebble store for the state machines of all its groups (State). An append, a term and a vote are
-// durable when the call returns: appends of all groups that wait share one commit. The
+// durable when the call returns: appends of all groups that wait share one commit, which is one
+// write to the journal and one fdatasync. The mover stores them in the log file later. The
 // state store has no log of its own; what was applied since its last flush is
 // applied again from the Raft log after a crash.
 //
@@ -41,13 +43,35 @@
 //	          vote, Data is LastVoteTerm u64 and then LastVoteCand
 //	3 suffix  the group's entries from index on are void
 //	4 prefix  the group's entries below index are void
-//	5 head    Data is: format u8 = 1 | first u64 | next u64
+//	5 head    Data is: format u8 = 2 | first u64 | next u64 | journal u64 | frame u64
 //
 // The one head has the key 2^64-1 and is written again by each commit. Records count from first
 // on; those below are void and on their way out, and next is the sequence number that comes
-// next. A start reads all records that count, in order; for each group the last word holds.
-// Truncation writes terms, votes and the last entries of idle groups anew at the end, and the
-// head with a greater first, in one commit.
+// next; it is the first of the frame with that number, in the journal with that id. A start reads
+// all records that count, in order, and then those of the journal; for each group the last word
+// holds. Truncation writes terms, votes and the last entries of idle groups anew at the end, and a
+// greater first with the last of them.
+//
+// The journal is the folder raft.log.journal with files N.seg, the segments. Their names mean nothing.
+// A segment begins with a page of 4 KiB:
+//
+//	"EGGSJNL1" | CRC u32 of what follows | journal u64 | number u64 | number of its first frame u64
+//
+// A page without that is a spare segment's. Frames follow, each from the start of a page on and
+// padded with zeros to whole pages:
+//
+//	"JNLF" | CRC u32 of what follows | bytes after this header u32 | number of records u32 |
+//	journal u64 | number of the frame u64 | sequence number of its first record u64 | first u64
+//
+// and of each record
+//
+//	length of Extensions u32 | length of Data u32 | Type u8 | Term u64 | AppendedAt, seconds u64 |
+//	nanoseconds u32 | Extensions | Data
+//
+// as they are in the log file. A frame with 2^32-1 records has none, and is the seal: the last frame
+// of its segment, with the next segment's number in the place of the sequence number. It is
+// written when that segment's header is durable. Each frame is synced before the next one
+// is written, so only the last one can be torn; see journal.open.
 //
 // Before bbolt opens the file, its pages are checked: both meta pages valid (an older one is
 // never fallen back to), every page reached once, every key in order.

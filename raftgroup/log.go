@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -30,7 +33,7 @@ const (
 	logLockTimeout = time.Second
 
 	// logBatchBytes bounds one commit, so that a burst of all groups does not reach the time-out.
-	logBatchBytes = 8 << 20
+	logBatchBytes = 4 << 20
 
 	// logRecentBytes bounds the entries kept in memory, of all groups together. Followers read
 	// back what they just stored, and leaders what they just sent; more helps only laggards.
@@ -40,9 +43,9 @@ const (
 	// mapped anew, with all readers waiting, each time that it grows.
 	logMapBytes = 256 << 20
 
-	// logRemoveRecords is how many dead records are removed in one go between two commits: about a
-	// millisecond's work. More frees space sooner, less disturbs writers less.
-	logRemoveRecords = 1024
+	// logRemoveRecords is how many dead records are removed from the file in one go: some
+	// milliseconds' work. More costs fewer commits, less disturbs writers less.
+	logRemoveRecords = 4096
 )
 
 // LogOptions says how to open a Log.
@@ -62,15 +65,45 @@ type LogOptions struct {
 	// CommitTimeout replaces logCommitTimeout, if not 0.
 	CommitTimeout time.Duration
 
-	noSync bool                     // in tests: no fsync
-	commit func(func() error) error // in tests: runs a commit, or breaks it
+	noSync    bool                     // in tests: no fsync
+	commit    func(func() error) error // in tests: runs a commit to the journal, or breaks it
+	move      func(func() error) error // in tests: the same with one to the log file
+	fs        vfs.FS                   // in tests: where the journal is
+	segment   int64                    // in tests: replaces journalSegment
+	moveStart int64                    // in tests: replaces moveStart
+	moveLimit int64                    // in tests: replaces moveLimit
+}
+
+func (o *LogOptions) fill() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.CommitTimeout == 0 {
+		o.CommitTimeout = logCommitTimeout
+	}
+	if o.Fatal == nil {
+		o.Fatal = func(err error) { panic(err) }
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	if o.segment == 0 {
+		o.segment = journalSegment
+	}
+	if o.moveStart == 0 {
+		o.moveStart = moveStart
+	}
+	if o.moveLimit == 0 {
+		o.moveLimit = moveLimit
+	}
 }
 
 // Log is the one file in which a node keeps the Raft logs, terms and votes of all its
-// groups. See "Formats" in the package comment.
+// groups, with a journal before it. See "Formats" in the package comment.
 type Log struct {
 	path    string
 	store   *raftboltdb.BoltStore
+	journal *journal
 	options LogOptions
 	log     *slog.Logger
 
@@ -85,13 +118,19 @@ type Log struct {
 	bytes  atomic.Int64 // of live and not yet truncated records
 	counts logCounts
 
+	pending    logPending
+	moveWake   chan struct{}
+	moveStop   chan struct{}
+	moverEnded chan struct{} // closed when the mover has returned
+	kept       uint64        // the file's head says that records from here on count
+	removed    uint64        // records below are gone from the file; those up to kept are going
+
 	// The rest is the committer's.
-	first   uint64 // sequence number of the oldest record that counts
-	next    uint64 // the next to be given
-	removed uint64 // records below are gone from the file; those up to first are going
-	sizes   logSizes
-	warned  time.Time
-	recent  logRecent
+	first  uint64 // sequence number of the oldest record that counts
+	next   uint64 // the next to be given
+	sizes  logSizes
+	warned time.Time
+	recent logRecent
 }
 
 // OpenLog opens the log file at path, or makes it, checks all of it and finds out where each
@@ -100,19 +139,13 @@ type Log struct {
 // It fails with Kind NotExist (MustExist, and there is none), InUse, Corrupt (naming the
 // file and the place) or IO.
 func OpenLog(path string, o LogOptions) (*Log, error) {
+	o.fill()
 	l := &Log{
-		path: path, options: o, log: o.Logger, wake: make(chan struct{}, 1),
-		ended: make(chan struct{}),
+		path: path, options: o, log: o.Logger, wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		moveWake: make(chan struct{}, 1), moveStop: make(chan struct{}), moverEnded: make(chan struct{}),
 	}
-	if l.log == nil {
-		l.log = slog.New(slog.DiscardHandler)
-	}
-	if l.options.CommitTimeout == 0 {
-		l.options.CommitTimeout = logCommitTimeout
-	}
-	if l.options.Fatal == nil {
-		l.options.Fatal = func(err error) { panic(err) }
-	}
+	l.pending.change.L = &l.pending.mu
+	l.newJournal()
 	for i := range l.groups {
 		l.groups[i].log, l.groups[i].id = l, eggs.GroupID(i)
 	}
@@ -136,16 +169,43 @@ func OpenLog(path string, o LogOptions) (*Log, error) {
 	if err := l.open(path); err != nil {
 		return nil, err
 	}
-	if err := l.rebuild(); err != nil {
-		l.store.Close()
-		return nil, l.fault("raftgroup.OpenLog", err)
+	err := l.syncFile()
+	if err == nil {
+		err = l.rebuild()
+	}
+	if err != nil {
+		return nil, l.fault("raftgroup.OpenLog", errors.Join(err, l.store.Close(), l.journal.close()))
 	}
 	go l.commitAll()
+	go l.moveAll()
 	return l, nil
 }
 
-// create makes a file with the first head in it, under another name until it is whole.
+func (l *Log) newJournal() {
+	l.journal = &journal{
+		dir: l.path + ".journal", fs: l.options.fs, log: l.log, segment: l.options.segment,
+		noSync: l.options.noSync && l.options.fs == vfs.Default,
+	}
+}
+
+// syncFile makes what the file says durable: the process that wrote it may have ended before it
+// synced, and what follows relies on it.
+func (l *Log) syncFile() error {
+	if l.options.noSync {
+		return nil
+	}
+	return l.guard(l.store.Sync)
+}
+
+// create makes a journal, and a file with the first head in it, under another name until it
+// is whole.
 func (l *Log) create() error {
+	var id [8]byte
+	rand.Read(id[:]) // never fails
+	l.journal.id = binary.BigEndian.Uint64(id[:])
+	if err := errors.Join(l.journal.create(), l.journal.close()); err != nil {
+		return l.fault("raftgroup.OpenLog", err)
+	}
 	fresh := l.path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return l.fault("raftgroup.OpenLog", err)
@@ -153,8 +213,9 @@ func (l *Log) create() error {
 	if err := l.open(fresh); err != nil {
 		return err
 	}
-	l.first, l.next = 1, 1
-	err := l.guard(func() error { return l.store.StoreLogs(withHead(nil, l.first, l.next)) })
+	h := logHead{first: 1, next: 1, journal: l.journal.id, frame: 1}
+	l.newJournal()
+	err := l.guard(func() error { return l.store.StoreLogs(withHead(nil, h)) })
 	err = errors.Join(err, l.store.Close())
 	if err == nil {
 		err = os.Rename(fresh, l.path)
@@ -197,23 +258,27 @@ func (l *Log) Bytes() int64 { return l.bytes.Load() }
 
 // LogStats are counters since the log was opened, and its size now.
 type LogStats struct {
-	Commits  uint64        // each costs two fsyncs
+	Commits  uint64        // each costs one fsync
+	Moves    uint64        // commits that stored records in the log file; each costs two fsyncs
 	Records  uint64        // entries, terms, votes and marks in them
 	Busy     time.Duration // the time that commits took
 	Slowest  time.Duration // the longest of them
 	Bytes    int64         // what the records that count take
+	Journal  int64         // how much disk the journal takes
 	Removals uint64        // commits that freed space
 }
 
 type logCounts struct {
-	commits, records, removals atomic.Uint64
-	busy, slowest              atomic.Int64
+	commits, records, removals, moves atomic.Uint64
+	busy, slowest                     atomic.Int64
 }
 
 // Stats returns the log's counters.
 func (l *Log) Stats() LogStats {
 	return LogStats{
 		Commits:  l.counts.commits.Load(),
+		Moves:    l.counts.moves.Load(),
+		Journal:  l.journal.bytes(),
 		Records:  l.counts.records.Load(),
 		Removals: l.counts.removals.Load(),
 		Busy:     time.Duration(l.counts.busy.Load()),
@@ -234,7 +299,9 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	l.poke()
 	<-l.ended
-	if err := l.guard(l.store.Close); err != nil {
+	close(l.moveStop)
+	<-l.moverEnded
+	if err := errors.Join(l.guard(l.store.Close), l.journal.close()); err != nil {
 		return l.fault("raftgroup.Log.Close", err)
 	}
 	return nil

@@ -89,7 +89,7 @@ func (l *Log) take() (batch []*logWrite, closed bool) {
 	return batch, l.closed
 }
 
-// commitAll is the committer: the one goroutine that writes to the file. Whatever waits when a
+// commitAll is the committer: the one goroutine that writes to the journal. Whatever waits when a
 // commit begins shares it, whichever group it is of.
 func (l *Log) commitAll() {
 	defer close(l.ended)
@@ -106,12 +106,7 @@ func (l *Log) commitAll() {
 		} else if closed {
 			return
 		}
-		if l.removed < l.first {
-			if err := l.removeSome(); err != nil {
-				l.stop(nil)
-				return
-			}
-		} else if len(batch) == 0 {
+		if len(batch) == 0 {
 			<-l.wake
 		}
 	}
@@ -152,11 +147,18 @@ func (l *Log) commit(batch []*logWrite) error {
 	for _, w := range batch {
 		n += len(w.recs)
 	}
-	recs := make([]*raft.Log, 0, n+1)
+	recs := make([]*raft.Log, 0, n)
+	size := 0
 	for _, w := range batch {
 		for i := range w.recs {
-			sealRecord(&w.recs[i], l.next+uint64(len(recs)))
+			if s := recordSize(&w.recs[i]); size+s > logBatchBytes && len(recs) > 0 {
+				if err := l.write(recs, l.first); err != nil {
+					return err
+				}
+				recs, size = nil, 0
+			}
 			recs = append(recs, &w.recs[i])
+			size += recordSize(&w.recs[i])
 		}
 	}
 	if err := l.write(recs, l.first); err != nil {
@@ -192,39 +194,43 @@ func (l *Log) noted(r *raft.Log) recordMark {
 	return m
 }
 
-// write commits sealed records, and a head that says that records count from first on. A
-// commit that takes too long, or fails, ends the process: it may yet reach the disk, so
-// whoever waits for it must never hear an answer.
+// write seals records and commits them to the journal in one frame, which also says that records
+// count from first on. A commit that takes too long, or fails, ends the process: it may yet
+// reach the disk, so whoever waits for it must never hear an answer.
 func (l *Log) write(recs []*raft.Log, first uint64) error {
-	next := l.next + uint64(len(recs))
-	err := l.timed("raftgroup.Log.commit", func() error {
-		return l.store.StoreLogs(withHead(recs, first, next))
-	})
+	if err := l.roomy(); err != nil {
+		return err
+	}
+	f := &journalFrame{first: l.next, floor: first, recs: recs}
+	for i, r := range recs {
+		sealRecord(r, l.next+uint64(i))
+	}
+	start := time.Now()
+	err := l.timed("raftgroup.Log.commit", l.options.commit, func() error { return l.journal.append(f) })
 	if err != nil {
 		return l.die("raftgroup.Log.commit", err)
 	}
-	l.next = next
+	took := int64(time.Since(start))
+	l.counts.busy.Add(took)
+	l.counts.slowest.Store(max(l.counts.slowest.Load(), took)) // the committer alone writes it
+	l.next = f.next()
+	l.pending.add(f)
+	l.pokeMover()
 	l.counts.commits.Add(1)
 	l.counts.records.Add(uint64(len(recs)))
 	return nil
 }
 
-// timed runs something that syncs the file.
-func (l *Log) timed(op string, f func() error) error {
-	start := time.Now()
-	defer func() {
-		took := int64(time.Since(start))
-		l.counts.busy.Add(took)
-		l.counts.slowest.Store(max(l.counts.slowest.Load(), took)) // the committer alone writes it
-	}()
+// timed runs something that syncs a file, as the hook of a test lets it, if there is one.
+func (l *Log) timed(op string, hook func(func() error) error, f func() error) error {
 	limit := l.options.CommitTimeout
 	watch := time.AfterFunc(limit, func() {
 		l.die(op, fmt.Errorf("%w: a commit to the Raft log takes longer than %v; the disk stalls",
 			eggs.Timeout, limit))
 	})
 	defer watch.Stop()
-	if l.options.commit != nil {
-		return l.options.commit(func() error { return l.guard(f) })
+	if hook != nil {
+		return hook(func() error { return l.guard(f) })
 	}
 	return l.guard(f)
 }

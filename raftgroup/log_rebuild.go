@@ -21,10 +21,11 @@ func (l *Log) rebuild() error {
 	if err := l.guard(func() error { return l.store.GetLog(headSequence, &head) }); err != nil {
 		return l.readFault(headSequence, err)
 	}
-	var err error
-	if l.first, l.next, err = parseHead(&head); err != nil {
+	h, err := parseHead(&head)
+	if err != nil {
 		return err
 	}
+	l.first, l.next, l.kept = h.first, h.next, h.first
 	var oldest uint64
 	err = l.guard(func() (err error) { oldest, err = l.store.FirstIndex(); return err })
 	if err != nil {
@@ -48,8 +49,12 @@ func (l *Log) rebuild() error {
 		}
 		from += n
 	}
-	l.bytes.Store(l.sizes.total)
-	return nil
+	l.journal.id = h.journal
+	frames, err := l.journal.open(h.frame)
+	if err != nil {
+		return err
+	}
+	return l.replayJournal(frames)
 }
 
 // rebuildFrom reads a chunk on each processor, and returns how many records that were.
@@ -111,7 +116,9 @@ func (l *Log) readFault(sequence uint64, err error) error {
 // read reads the entry of a group that is said to be at the sequence number.
 func (l *Log) read(id eggs.GroupID, index, sequence uint64, out *raft.Log) error {
 	*out = raft.Log{}
-	if err := l.guard(func() error { return l.store.GetLog(sequence, out) }); err != nil {
+	if r := l.pending.get(sequence); r != nil {
+		*out = *r
+	} else if err := l.guard(func() error { return l.store.GetLog(sequence, out) }); err != nil {
 		return fmt.Errorf("%w: sequence %d, group %v, index %d: %w", errRecord, sequence, id, index, err)
 	}
 	m, err := openRecord(out, sequence)

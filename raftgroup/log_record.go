@@ -42,7 +42,7 @@ const (
 	// lost its end has lost the head.
 	headSequence = math.MaxUint64
 
-	logVersion = 1
+	logVersion = 2
 )
 
 // errRecord marks the faults of a record.
@@ -138,29 +138,40 @@ func recordSize(r *raft.Log) int { return len(r.Data) + len(r.Extensions) + reco
 // reachesState reports whether raft hands entries of this type to the state machine.
 func reachesState(t raft.LogType) bool { return t == raft.LogCommand || t == raft.LogConfiguration }
 
-// withHead adds the head that says: records from first up to and without next are there.
-func withHead(recs []*raft.Log, first, next uint64) []*raft.Log {
-	h := &raft.Log{Data: make([]byte, 0, 17)}
-	h.Data = append(h.Data, logVersion)
-	h.Data = binary.BigEndian.AppendUint64(h.Data, first)
-	h.Data = binary.BigEndian.AppendUint64(h.Data, next)
-	tagRecord(h, recordHead, 0, 0)
-	sealRecord(h, headSequence)
-	return append(recs, h)
+// logHead says what the log file has.
+type logHead struct {
+	first, next uint64 // records from first up to and without next
+	journal     uint64 // which journal stands before the file
+	frame       uint64 // its first frame whose records are not in the file yet
 }
 
-func parseHead(r *raft.Log) (first, next uint64, err error) {
+const headSize = 1 + 4*8
+
+// withHead adds the head to records.
+func withHead(recs []*raft.Log, h logHead) []*raft.Log {
+	r := &raft.Log{Data: append(make([]byte, 0, headSize), logVersion)}
+	for _, n := range []uint64{h.first, h.next, h.journal, h.frame} {
+		r.Data = binary.BigEndian.AppendUint64(r.Data, n)
+	}
+	tagRecord(r, recordHead, 0, 0)
+	sealRecord(r, headSequence)
+	return append(recs, r)
+}
+
+func parseHead(r *raft.Log) (h logHead, err error) {
 	m, err := openRecord(r, headSequence)
 	if err != nil {
-		return 0, 0, err
+		return h, err
 	}
-	if m.kind != recordHead || len(r.Data) != 17 || r.Data[0] != logVersion {
-		return 0, 0, fmt.Errorf("%w: the head has kind %d, %d bytes, format %v, want %d", errRecord,
+	if m.kind != recordHead || len(r.Data) != headSize || r.Data[0] != logVersion {
+		return h, fmt.Errorf("%w: the head has kind %d, %d bytes, format %v, want %d", errRecord,
 			m.kind, len(r.Data), r.Data[:min(1, len(r.Data))], logVersion)
 	}
-	first, next = binary.BigEndian.Uint64(r.Data[1:]), binary.BigEndian.Uint64(r.Data[9:])
-	if first == 0 || next < first {
-		return 0, 0, fmt.Errorf("%w: the head names sequences %d to %d", errRecord, first, next)
+	for i, n := range []*uint64{&h.first, &h.next, &h.journal, &h.frame} {
+		*n = binary.BigEndian.Uint64(r.Data[1+8*i:])
 	}
-	return first, next, nil
+	if h.first == 0 || h.next < h.first || h.frame == 0 {
+		return h, fmt.Errorf("%w: the head names sequences %d to %d, frame %d", errRecord, h.first, h.next, h.frame)
+	}
+	return h, nil
 }

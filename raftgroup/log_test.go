@@ -154,7 +154,7 @@ func truncateModel(t *testing.T, l *Log, ms []*modelGroup, tail int64) {
 // snapshots, votes and truncations of nine groups, with reopening, run against a model.
 func TestLogAgainstModel(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "raft.log")
-	o := LogOptions{noSync: true}
+	o := LogOptions{noSync: true, segment: 128 << 10, moveStart: 100 << 10}
 	l := openTestLog(t, path, o)
 	r := rand.New(rand.NewPCG(3, 5))
 	ms := make([]*modelGroup, 9)
@@ -255,6 +255,9 @@ func TestLogVoteIsOnePair(t *testing.T) {
 		n++
 		crashed := filepath.Join(dir, fmt.Sprint("crash", n))
 		copyFile(t, path, crashed)
+		if err := os.CopyFS(crashed+".journal", os.DirFS(path+".journal")); err != nil {
+			t.Error(err)
+		}
 		c := openTestLog(t, crashed, LogOptions{noSync: true})
 		defer c.Close()
 		g := c.Group(4)

@@ -42,8 +42,8 @@ func (l *Log) cut(c *logCut) (int64, error) {
 // itself counts, since raft asks for its term to append after it. The floor is the sequence
 // number from which records count. It rises to the oldest entry needed, but for those carried to
 // the end, and no further than leaves tail bytes. The carried entries, the terms and votes from
-// below the floor and the head with the new floor are one commit: before it all counts that did,
-// after it nothing below does.
+// below the floor come first, each group's in one frame of the journal, and the new floor with the
+// last of them: before it all counts that did, after it nothing below does.
 func (l *Log) cutNow(c *logCut) error {
 	floor := min(l.sizes.tailFrom(c.tail), l.next)
 	cuts, holder := make([]groupCut, len(l.groups)), eggs.GroupID(eggs.Groups)
@@ -60,7 +60,25 @@ func (l *Log) cutNow(c *logCut) error {
 		l.warnHeld(holder)
 		return nil
 	}
+	before := l.sizes.total
+	if err := l.carry(cuts, floor); err != nil {
+		return err
+	}
+	for i := range cuts {
+		l.groups[i].retake(cuts[i].carry, l)
+		l.groups[i].raise(floor)
+	}
+	l.first = floor
+	l.sizes.dropBelow(floor)
+	l.bytes.Store(l.sizes.total)
+	c.freed = before - l.sizes.total
+	return nil
+}
+
+// carry writes what is needed from below the floor at the end of the log, and the floor.
+func (l *Log) carry(cuts []groupCut, floor uint64) error {
 	var recs []*raft.Log
+	size := 0
 	for i := range cuts {
 		cut := &cuts[i]
 		if cut.oldest >= floor {
@@ -68,22 +86,17 @@ func (l *Log) cutNow(c *logCut) error {
 		}
 		cut.carry = append(cut.carry, l.groups[i].stableBelow(floor)...)
 		for j := range cut.carry {
-			sealRecord(&cut.carry[j], l.next+uint64(len(recs)))
 			recs = append(recs, &cut.carry[j])
+			size += recordSize(&cut.carry[j])
+		}
+		if size > logBatchBytes {
+			if err := l.write(recs, l.first); err != nil {
+				return err
+			}
+			recs, size = nil, 0
 		}
 	}
-	if err := l.write(recs, floor); err != nil {
-		return err
-	}
-	before := l.sizes.total
-	for i := range cuts {
-		l.groups[i].raise(floor, cuts[i].carry, l)
-	}
-	l.first = floor
-	l.sizes.dropBelow(floor)
-	l.bytes.Store(l.sizes.total)
-	c.freed = before - l.sizes.total
-	return nil
+	return l.write(recs, floor)
 }
 
 // warnHeld says now and then that the log can't be truncated because of a group, one that
@@ -152,28 +165,19 @@ func (g *GroupLog) stableBelow(floor uint64) []raft.Log {
 	return out
 }
 
-// raise takes note of the group's part in a truncation.
-func (g *GroupLog) raise(floor uint64, carry []raft.Log, l *Log) {
+// retake takes note of records that were written anew.
+func (g *GroupLog) retake(carry []raft.Log, l *Log) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := range carry {
 		m := l.noted(&carry[i])
 		g.replay(&m, carry[i].Index)
 	}
-	g.dropBelow(entriesBelow(g.pos, floor))
 }
 
-// removeSome frees the space of some records below the floor. That they are void
-// is durable already.
-func (l *Log) removeSome() error {
-	to := min(l.removed+logRemoveRecords, l.first)
-	err := l.timed("raftgroup.Log.truncate", func() error {
-		return l.store.DeleteRange(l.removed, to-1)
-	})
-	if err != nil {
-		return l.die("raftgroup.Log.truncate", err)
-	}
-	l.removed = to
-	l.counts.removals.Add(1)
-	return nil
+// raise forgets the entries below the floor.
+func (g *GroupLog) raise(floor uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dropBelow(entriesBelow(g.pos, floor))
 }
