@@ -145,7 +145,7 @@ func (c *Client) dialPeer(p *peer, id eggs.NodeID) {
 		Err: errors.New("no address is known for this node"),
 	})
 	if n := c.see().nodes[id]; n != nil && n.Address != "" {
-		conn, err = c.dial(c.ctx, n.Address, id)
+		conn, err = c.dial(c.ctx, n.Address, id, pingEvery)
 	}
 	if c.peers.isClosed() && conn != nil {
 		conn.Close()
@@ -161,8 +161,8 @@ func (c *Client) dialPeer(p *peer, id eggs.NodeID) {
 	p.mu.Unlock()
 }
 
-// dial connects to an address; want 0 takes whoever answers.
-func (c *Client) dial(ctx context.Context, addr string, want eggs.NodeID) (*wire.Conn, error) {
+// dial connects to an address; want 0 takes whoever answers. It is given up when 2.5 pings bring nothing.
+func (c *Client) dial(ctx context.Context, addr string, want eggs.NodeID, ping time.Duration) (*wire.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	cluster := c.cluster()
@@ -174,7 +174,7 @@ func (c *Client) dial(ctx context.Context, addr string, want eggs.NodeID) (*wire
 		Hello:       wire.NewHello(cluster, c.o.Self, c.o.Software),
 		WantNode:    want,
 		WantCluster: cluster,
-		Ping:        pingEvery,
+		Ping:        ping,
 	})
 	if err != nil {
 		return nil, &eggs.Error{Op: "client.Dial", Err: err}

@@ -13,11 +13,10 @@ import (
 
 // Times of a subscription.
 const (
-	watchPing    = time.Second             // a hung node is found out in this and watchPong
-	watchPong    = 1500 * time.Millisecond // an answer on a busy machine takes less
-	watchPause   = 100 * time.Millisecond  // after a round in which no node answered; doubles
-	watchPauseUp = time.Second             // and no further: a failover is shorter than a few of these
-	doubtEvery   = time.Second             // a picture is left for another node's at most so often
+	watchPing    = 400 * time.Millisecond // a hung node is found out in 2.5 of these: it costs a new subscription
+	watchPause   = 100 * time.Millisecond // after a round in which no node answered; doubles
+	watchPauseUp = time.Second            // and no further: a failover is shorter than a few of these
+	doubtEvery   = time.Second            // a picture is left for another node's at most so often
 )
 
 // watcher is the Router of mounts and the command line: it subscribes to one
@@ -168,7 +167,7 @@ func (w *watcher) candidates() []string {
 
 // subscribe follows one node's picture until that ends. ok: there was one.
 func (w *watcher) subscribe(c *Client, addr string) (ok bool, err error) {
-	conn, err := c.dial(c.ctx, addr, 0)
+	conn, err := c.dial(c.ctx, addr, 0, watchPing)
 	if err != nil {
 		return false, err
 	}

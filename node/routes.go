@@ -87,6 +87,7 @@ func (r *router) build(view *gossip.View, facts *wire.Facts) *wire.Routes {
 	for _, f := range facts.GetNodes() {
 		gone[f.Id] = f.Removed
 	}
+	down := r.n.host.Down() // sooner than gossip
 	for _, nv := range view.Nodes {
 		if gone[uint64(nv.ID)] {
 			continue
@@ -97,7 +98,8 @@ func (r *router) build(view *gossip.View, facts *wire.Facts) *wire.Routes {
 		}
 		domain[uint64(nv.ID)] = d
 		p.Nodes = append(p.Nodes, &wire.RouteNode{
-			Id: uint64(nv.ID), Address: nv.Addr, Alive: nv.State == gossip.Alive, Domain: d,
+			Id: uint64(nv.ID), Address: nv.Addr, Domain: d,
+			Alive: nv.State == gossip.Alive && !slices.Contains(down, nv.ID),
 		})
 	}
 	for _, f := range facts.GetNodes() { // members that gossip has not met since it started

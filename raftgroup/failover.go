@@ -22,8 +22,9 @@ type watch struct {
 	host *Host
 	wake chan struct{} // holds one
 
-	mu    sync.Mutex
-	downs []eggs.NodeID // whom we report down, in order
+	mu     sync.Mutex
+	downs  []eggs.NodeID // whom we report down, in order
+	agreed []eggs.NodeID // those of them that a majority of the nodes reports down
 
 	// The rest is run's own.
 	vacancies [eggs.Groups]vacancy
@@ -88,9 +89,10 @@ func (w *watch) pass() time.Duration {
 			p.ping(now)
 		}
 	}
+	w.agree(peers)
 	h.spread(peers)
 	w.markCut()
-	again := w.nextPing
+	again := min(w.nextPing, w.nextSilent(peers, now))
 	for _, g := range h.Groups() {
 		if at := w.attend(g, now); at != 0 {
 			again = min(again, at)
@@ -138,6 +140,51 @@ func (w *watch) judge(peers []*peer, now int64) bool {
 	w.downs = downs
 	w.mu.Unlock()
 	return !slices.Equal(old, downs)
+}
+
+// nextSilent returns when the first peer will have been silent for too long, if it stays so:
+// waiting for the next ping would find that out later.
+func (w *watch) nextSilent(peers []*peer, now int64) int64 {
+	next := now + int64(care)
+	for _, p := range peers {
+		at := p.heard.Load() + int64(w.host.cfg.Timers.Silent) + int64(time.Millisecond)
+		if at > now && at < next {
+			next = at
+		}
+	}
+	return next
+}
+
+// agree takes note of the nodes that a majority of all nodes reports down.
+func (w *watch) agree(peers []*peer) {
+	var agreed []eggs.NodeID
+	for _, down := range w.downs {
+		n := 1
+		for _, p := range peers {
+			if w.sees(p.id, down) {
+				n++
+			}
+		}
+		if n > (len(peers)+1)/2 {
+			agreed = append(agreed, down)
+		}
+	}
+	w.mu.Lock()
+	news := !slices.Equal(agreed, w.agreed)
+	w.agreed = agreed
+	w.mu.Unlock()
+	if news {
+		w.host.leaders.announce()
+	}
+}
+
+// Down returns the nodes that this one and a majority of all nodes believe to be down, in
+// order. It is known a second after a node fell silent, before gossip gives it up. The result
+// must not be changed.
+func (h *Host) Down() []eggs.NodeID {
+	h.watch.mu.Lock()
+	defer h.watch.mu.Unlock()
+	return h.watch.agreed
 }
 
 func (w *watch) isDown(p *peer, now int64) bool {

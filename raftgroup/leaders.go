@@ -66,6 +66,13 @@ func (t *leaderTable) publish() {
 	t.changed = make(chan struct{})
 }
 
+// announce tells those who wait for Changed to look again.
+func (t *leaderTable) announce() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.publish()
+}
+
 // deny forgets that node leads anything but the groups of claims: a whole
 // table that it sent says so.
 func (t *leaderTable) deny(node eggs.NodeID, claims *[eggs.Groups]bool) {
@@ -97,7 +104,7 @@ func (h *Host) Leaders() (leaders []eggs.NodeID, terms []uint64) {
 	return leaders, terms
 }
 
-// Changed is closed when Leaders changes next.
+// Changed is closed when Leaders or Down changes next.
 func (h *Host) Changed() <-chan struct{} {
 	h.leaders.mu.Lock()
 	defer h.leaders.mu.Unlock()
