@@ -62,6 +62,11 @@ type Config struct {
 	// RepairRate is how many bytes/s this node makes anew of blocks that were lost or
 	// must leave their disk; default 64 MiB/s; negative: no limit. More is safer and costs clients.
 	RepairRate int64
+	// TestClockFile names a file that holds how far this node's clock is off, in ns; it is read each
+	// second. For tests only: it needs UnsafeTestKnobs.
+	TestClockFile   string
+	UnsafeTestKnobs bool
+
 	// Fatal ends the process when going on would not be safe. Default: panic.
 	Fatal func(error)
 }
@@ -79,6 +84,9 @@ func (c *Config) Validate() error {
 	c.Data = abs
 	if err := c.checkAddresses(); err != nil {
 		return err
+	}
+	if c.TestClockFile != "" && !c.UnsafeTestKnobs {
+		return invalid("--test-clock-file is for tests, and can lose data: it needs --unsafe-test-knobs")
 	}
 	if c.BlockServices < -1 || c.BlockServices > MaxBlockServices {
 		return invalid("--block-services %d: must be 0 to %d", c.BlockServices, MaxBlockServices)

@@ -75,7 +75,7 @@ func (n *Node) tryEnrol(ctx context.Context) error {
 	}
 	return n.record(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_PutNode{PutNode: &wire.PutNode{
 		Node: &wire.NodeFact{
-			Id: uint64(n.id), Address: id.advertised(), Domain: domain, Roles: id.Roles, Joined: int64(clock()),
+			Id: uint64(n.id), Address: id.advertised(), Domain: domain, Roles: id.Roles, Joined: int64(n.clock()),
 		},
 	}}})
 }

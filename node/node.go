@@ -61,6 +61,7 @@ type Node struct {
 	failed   chan error    // holds why this node must stop
 	enrolled atomic.Bool
 	refused  atomic.Pointer[string] // why enrolment does not get on
+	clocks   clocks
 	ready    chan struct{}
 	isReady  atomic.Bool
 }
@@ -83,6 +84,8 @@ func Start(cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(), events: newEvents(cfg.Logger),
 		ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1),
 	}
+	n.clocks.file, n.clocks.said = cfg.TestClockFile, map[eggs.NodeID]saidClock{}
+	n.readShift()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	for _, step := range []func() error{
 		n.takeFolder,
@@ -102,6 +105,7 @@ func Start(cfg Config) (*Node, error) {
 		}
 	}
 	n.makeMigrator()
+	n.background(n.watchClocks)
 	close(n.serving)
 	n.background(n.watchMembers)
 	n.background(n.enrol)

@@ -340,20 +340,18 @@ func (n *Node) addGroups(groups []int) error {
 	for shard, m := range shards {
 		n.shards[shard].Store(raftshard.New(raftshard.Config{
 			Shard: shard, Group: n.host.Group(shard.Group()), Machine: m, Key: n.key, Blocks: n.router,
-			Clock: clock, Logger: n.log,
+			Clock: n.clock, Logger: n.log,
 		}))
 	}
 	if machines[eggs.CDCGroup] != nil {
 		g := n.host.Group(eggs.CDCGroup)
 		n.cdc.Store(cdc.New(cdc.Config{
-			Group: g, Machine: n.cdcState, Shards: n.client.Fenced(), Clock: clock, Logger: n.log,
+			Group: g, Machine: n.cdcState, Shards: n.client.Fenced(), Clock: n.clock, Logger: n.log,
 		}))
 		g.OnLead(n.place)
 	}
 	return nil
 }
-
-func clock() eggs.Time { return eggs.TimeOf(time.Now()) }
 
 // openDisks opens the block services. A disk that fails is shown, the others serve.
 func (n *Node) openDisks() error {

@@ -299,7 +299,7 @@ func (n *Node) nodeInfo() gossip.NodeInfo {
 	n.mu.Lock()
 	info := gossip.NodeInfo{
 		ID: n.id, Addr: n.identity.advertised(), Domain: n.identity.Domain, Roles: n.identity.Roles,
-		Version: eggs.BuildVersion, Clock: clock(),
+		Version: eggs.BuildVersion, Clock: n.clock(),
 	}
 	n.mu.Unlock()
 	info.HTTP = n.WebAddr()

@@ -89,7 +89,7 @@ func (n *Node) local(ctx context.Context, m wire.Method, req wire.Message) (wire
 	case *wire.ChangeMembers:
 		return &wire.ChangeMembersReply{Error: wire.ErrorOf(n.changeMembers(ctx, r))}, nil
 	case *wire.Ping:
-		return &wire.Pong{Clock: int64(clock())}, nil
+		return &wire.Pong{Clock: int64(n.clock())}, nil
 	}
 	return nil, eggs.E("node.Serve", eggs.Unsupported, fmt.Sprint(m))
 }

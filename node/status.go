@@ -92,6 +92,9 @@ func (n *Node) problems(st *wire.NodeStatus) []*wire.Problem {
 	if why := n.waiting(); why != "" {
 		all = append(all, &wire.Problem{What: fmt.Sprintf("node %s is not ready: %s", me, why)})
 	}
+	if p := n.clockProblem(n.clockVerdict()); p != nil {
+		all = append(all, p)
+	}
 	for _, d := range st.Disks {
 		if d.Error != "" {
 			all = append(all, &wire.Problem{

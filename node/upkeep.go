@@ -21,7 +21,8 @@ func (n *Node) collect(ctx context.Context) {
 	}
 	upkeep.NewCollector(upkeep.Config{
 		Client: n.client, Interval: n.cfg.GCInterval, Logger: n.log, Event: n.events.add,
-		Leads: n.leads, Facts: n.router.Facts,
+		Leads: func(s eggs.ShardID) bool { return n.leads(s) && !n.clockVerdict().pauses() },
+		Facts: n.router.Facts, Clock: n.clock,
 	}).Run(ctx)
 }
 

@@ -59,6 +59,13 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("reserve", "1 GiB", "room kept free on each disk, for log and state")
 	f.Duration("gc-interval", time.Minute, "how often the collector looks for garbage")
 	f.String("pprof", "", "HOST:PORT for Go's profiler, for whoever looks into speed (default: none)")
+	f.String("test-clock-file", "", "for tests: a file that holds how far the clock is off, in ns")
+	f.Bool("unsafe-test-knobs", false, "for tests: allow what can lose data")
+	for _, name := range []string{"test-clock-file", "unsafe-test-knobs"} {
+		if err := f.MarkHidden(name); err != nil {
+			panic(err) // the name is not one of those above
+		}
+	}
 	f.String("config", "", "a YAML file of these settings")
 	f.String("log-format", "text", "text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
@@ -107,6 +114,7 @@ func fromSettings(k *koanf.Koanf, f *pflag.FlagSet) (node.Config, error) {
 		HTTP: k.String("http"), Join: k.Strings("join"), KeyFile: k.String("key-file"),
 		FailureDomain: k.String("failure-domain"), Replicas: k.Int("replicas"),
 		BlockTLS: k.String("block-tls"), GCInterval: k.Duration("gc-interval"), Pprof: k.String("pprof"),
+		TestClockFile: k.String("test-clock-file"), UnsafeTestKnobs: k.Bool("unsafe-test-knobs"),
 	}
 	if k.Exists("block-services") && (f.Changed("block-services") ||
 		k.Int("block-services") != node.DefaultBlockServices) {
