@@ -196,14 +196,16 @@ func (c *Client) tick() {
 	t := time.NewTicker(tickEvery)
 	defer t.Stop()
 	for {
+		changed := c.o.Router.Changed()
+		c.closeDead() // whoever waits for a dead node sees no new picture
 		select {
 		case <-c.ctx.Done():
 			return
+		case <-changed:
 		case now := <-t.C:
 			c.blocks.expire(now.Add(-blockIdle))
 			c.files.expireReaders(now.Add(-readerIdle))
 			c.files.keepWriters(now)
-			c.closeDead()
 		}
 	}
 }
