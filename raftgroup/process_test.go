@@ -46,6 +46,9 @@ type childConfig struct {
 	Raft   []string // addresses by node, from node 1 on
 	Ctl    string
 	Groups int
+
+	Truncate TruncateLimits
+	KillAt   string // the arrow of an installation at which it kills itself
 }
 
 type childStat struct {
@@ -75,9 +78,18 @@ func runChild(conf string) error {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", c.Raft[to-1])
 		},
+		Truncate: c.Truncate,
 	})
 	if err != nil {
 		return err
+	}
+	if c.KillAt != "" {
+		h.store.state.step = func(_ eggs.GroupID, arrow string) {
+			if arrow == c.KillAt {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+		}
 	}
 	ms := map[eggs.GroupID]Machine{}
 	for g := range c.Groups {
