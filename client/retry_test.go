@@ -229,3 +229,33 @@ func TestOpenByAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestHungLeaderIsLeft: a leader that hangs keeps its connections, so whoever waits for it learns
+// from the picture that it is down, and at once: that bounds how long a hung node stops writers.
+func TestHungLeaderIsLeft(t *testing.T) {
+	w := clienttest.New(t, clienttest.Config{})
+	c := w.Client()
+	put(t, c, eggs.Root, "a", []byte("1"))
+	g := eggs.Root.Shard().Group()
+	hung := w.Leader(g)
+	w.Hang(wire.MethodShard, 1)
+	before := w.Count(wire.MethodShard)
+	done := make(chan error, 1)
+	go func() { done <- c.Rename(bg, eggs.Root, "a", eggs.Root, "b", true) }()
+	for w.Count(wire.MethodShard) == before {
+		time.Sleep(time.Millisecond)
+	}
+	for i := range eggs.Groups {
+		w.Lead(eggs.GroupID(i), (hung+1)%3)
+	}
+	w.Nodes[hung].Declare(false)
+	w.Publish()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(1500 * time.Millisecond):
+		t.Error("it still waits for the node that is down")
+	}
+}

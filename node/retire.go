@@ -196,7 +196,7 @@ func (n *Node) retire(ctx context.Context) {
 			continue
 		}
 		if since == 0 {
-			since = clock()
+			since = n.clock()
 		}
 		v, hold, err := n.silent(ctx, since)
 		if err == nil && v != nil {
@@ -221,7 +221,7 @@ func (n *Node) silent(ctx context.Context, since eggs.Time) (*verdict, string, e
 	}
 	s := &silence{
 		facts: facts, served: map[uint64]bool{}, alive: map[uint64]bool{uint64(n.id): true},
-		now: clock(), since: since,
+		now: n.clock(), since: since,
 	}
 	for _, nv := range n.gossip.View().Nodes {
 		if nv.State != gossip.Alive {
