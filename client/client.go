@@ -70,6 +70,7 @@ type Client struct {
 	slots   [eggs.Groups]slot
 	blocks  blockConns
 	bad     badDisks
+	reports badReports
 	policy  policyCache
 	budget  atomic.Int64 // bytes of read-ahead that may still be held
 	files   openFiles

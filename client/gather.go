@@ -333,6 +333,7 @@ func (g *gathering) salvage(ctx context.Context) error {
 // badBlock counts and tells of a block that is missing or wrong.
 func (c *Client) badBlock(file eggs.InodeID, s *span, block int, err error) {
 	c.count.badBlocks.Add(1)
+	c.reportBad(file, s, block)
 	c.log.Warn("a block is bad, its bytes are rebuilt", "file", file, "offset", s.off,
 		"disk", certOf(s.certs[block]), "block", eggs.BlockID(s.certs[block].Block), "err", err)
 }

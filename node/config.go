@@ -67,6 +67,8 @@ type Config struct {
 	TestClockFile   string
 	UnsafeTestKnobs bool
 
+	// ScrubRate is how many bytes/s disks read to find rot; default 8 MiB/s; negative: no limit.
+	ScrubRate int64
 	// Fatal ends the process when going on would not be safe. Default: panic.
 	Fatal func(error)
 }

@@ -111,6 +111,7 @@ func Start(cfg Config) (*Node, error) {
 	n.background(n.enrol)
 	n.background(n.collect)
 	n.background(n.repair)
+	n.background(n.scrub)
 	n.background(n.retire)
 	n.background(n.watchReady)
 	n.background(n.reportDisks)

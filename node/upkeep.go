@@ -43,6 +43,16 @@ func (n *Node) makeMigrator() {
 	})
 }
 
+// scrub reads what is in the shards that this node leads, slowly.
+func (n *Node) scrub(ctx context.Context) {
+	if n.migrator == nil {
+		return
+	}
+	upkeep.NewScrubber(upkeep.ScrubberConfig{
+		Client: n.client, Rate: n.cfg.ScrubRate, Logger: n.log, Leads: n.leads, Bad: n.migrator.Report,
+	}).Run(ctx)
+}
+
 // repair runs the migrator on the shards that this node leads.
 func (n *Node) repair(ctx context.Context) {
 	if n.migrator != nil {

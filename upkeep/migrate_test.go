@@ -358,3 +358,68 @@ func TestScratchExpires(t *testing.T) {
 	must(t, err)
 	nothingLeft(t, w, c)
 }
+
+// TestScrub: rot and loss that nobody has read are found and mended, and nothing else is touched.
+func TestScrub(t *testing.T) {
+	w, c := newLargeWorld(t)
+	var ids []eggs.InodeID
+	var want [][]byte
+	for i := range 6 {
+		id, data := putBytes(t, c, fmt.Sprint("f", i), 5000+30_000*i)
+		ids, want = append(ids, id), append(want, data)
+	}
+	rotten, lost := w.Disks()[0], w.Disks()[5]
+	n := uint64(rotten.Len() + lost.Len())
+	if n == 0 {
+		t.Fatal("nothing is on the disks")
+	}
+	rotten.Corrupt(false)
+	lost.Lose()
+	m := upkeep.NewMigrator(upkeep.MigratorConfig{Client: c, Rate: -1})
+	s := upkeep.NewScrubber(upkeep.ScrubberConfig{Client: c, Rate: -1, Bad: m.Report})
+	must(t, s.All(bg))
+	if st := s.Stats(); st.Bad != n || st.Files != 6 || st.Blocks == 0 {
+		t.Errorf("%+v, want %d bad", st, n)
+	}
+	st, err := m.Once(bg, []eggs.DiskID{})
+	must(t, err)
+	if st.Blocks != n {
+		t.Errorf("%+v, want %d blocks made anew", st, n)
+	}
+	collected(t, c)
+	again := upkeep.NewScrubber(upkeep.ScrubberConfig{Client: c, Rate: -1})
+	must(t, again.All(bg))
+	if st := again.Stats(); st.Bad != 0 {
+		t.Errorf("after repair: %+v", st)
+	}
+	for i, id := range ids {
+		reads(t, c, id, want[i])
+	}
+}
+
+// TestReaderReports: a block that a reader found bad is told of and mended, once somebody
+// takes the reports of its shard.
+func TestReaderReports(t *testing.T) {
+	w, c := newLargeWorld(t)
+	id, data := putBytes(t, c, "f", 64<<10)
+	spans, _, err := c.BlockSpans(bg, id, 0)
+	must(t, err)
+	b := spans[0].Blocks[0]
+	w.Disk(eggs.DiskID(b.Disk)).Corrupt(false)
+	reads(t, c, id, data)
+	m := upkeep.NewMigrator(upkeep.MigratorConfig{
+		Client: c, Rate: -1, Bad: func(s eggs.ShardID) []*wire.BadBlock { return w.Shard(s).TakeBad() },
+	})
+	deadline := time.Now().Add(10 * time.Second)
+	for m.Stats().Blocks == 0 && time.Now().Before(deadline) {
+		_, err = m.Once(bg, []eggs.DiskID{})
+		must(t, err)
+	}
+	spans, _, err = c.BlockSpans(bg, id, 0)
+	must(t, err)
+	if spans[0].Blocks[0].Block == b.Block {
+		t.Fatal("the bad block is still there")
+	}
+	collected(t, c)
+	reads(t, c, id, data)
+}

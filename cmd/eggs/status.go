@@ -35,6 +35,9 @@ Otherwise: ` + exitCodes,
 			if err != nil {
 				return err
 			}
+			if err := addLeft(cmd.Context(), c, st); err != nil {
+				o.say("what is on leaving disks could not be counted: %v", err)
+			}
 			if o.json() {
 				err = printJSON(statusJSON(st))
 			} else {
