@@ -58,6 +58,8 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("block-tls", "", "TLS for blocks: auto (all but loopback), on, off (default auto)")
 	f.String("reserve", "1 GiB", "room kept free on each disk, for log and state")
 	f.Duration("gc-interval", time.Minute, "how often the collector looks for garbage")
+	f.String("repair-rate", "64 MiB", "bytes a second that this node makes anew of blocks lost or leaving; 0: no limit")
+	f.String("scrub-rate", "8 MiB", "bytes a second that disks read to find rot; 0: no limit")
 	f.String("pprof", "", "HOST:PORT for Go's profiler, for whoever looks into speed (default: none)")
 	f.String("test-clock-file", "", "for tests: a file that holds how far the clock is off, in ns")
 	f.Bool("unsafe-test-knobs", false, "for tests: allow what can lose data")
@@ -142,6 +144,15 @@ func fromSettings(k *koanf.Koanf, f *pflag.FlagSet) (node.Config, error) {
 		return cfg, fmt.Errorf("--reserve %s: not a size", k.String("reserve"))
 	}
 	cfg.Reserve = reserve
+	for name, to := range map[string]*int64{"repair-rate": &cfg.RepairRate, "scrub-rate": &cfg.ScrubRate} {
+		n, err := humanize.ParseBytes(k.String(name))
+		if err != nil || n > 1<<50 {
+			return cfg, fmt.Errorf("--%s %s: not a size", name, k.String(name))
+		}
+		if *to = int64(n); n == 0 {
+			*to = -1
+		}
+	}
 	cfg.Logger, err = newLogger(os.Stderr, k.String("log-format"), k.String("log-level"))
 	if err != nil {
 		return cfg, err
