@@ -50,6 +50,7 @@ type Node struct {
 	rpc      *wire.Server
 	web      *web.Server
 	migrator *upkeep.Migrator // nil without that role
+	scrubber atomic.Pointer[upkeep.Scrubber]
 
 	ctx     context.Context
 	cancel  context.CancelFunc

@@ -47,6 +47,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	c.collectFigures(ch)
 	st := c.report.NodeStatus()
 	gauge(c.ready, truth(st.Ready))
 	gauge(c.memory, float64(st.Memory))
