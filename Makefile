@@ -9,7 +9,7 @@ VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -X eggsfs/eggs.BuildVersion=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build cluster test e2e race lint golden fuzz jepsen jepsen-short soak bench bench-large bench-peers
+.PHONY: help build cluster test e2e race lint golden fuzz grow jepsen jepsen-short soak bench bench-large bench-peers
 .PHONY: proto needs clean
 
 help: ## list the targets
@@ -61,6 +61,9 @@ bench-large: build ## 1,000,000 files against 10,000: create rate, memory of the
 bench-peers: build ## SeaweedFS and JuiceFS, if they can be had, beside a mount and go-fuse loopback (20 minutes)
 	@tools/needs.sh fusermount3
 	@$(GO) build -o $(BIN)/bench ./jepsen/bench && $(BIN)/bench --peers
+
+grow: build ## long tests of growing, shrinking and repair (about 20 minutes, as root)
+	$(GO) test -tags grow ./jepsen -run 'Grow|Repair' -count=1 -v -timeout 3600s
 
 jepsen: build ## five nodes, all workloads, mixed faults; report in run/jepsen (about 10 minutes, as root)
 	@tools/needs.sh fusermount3 ip nft
