@@ -214,6 +214,9 @@ func (s *service) trouble(err error) error {
 	return &eggs.Error{Op: "blockd.Disk", Kind: eggs.BadDisk, Err: err, Disks: []eggs.DiskID{s.id}}
 }
 
+// quiet is how long a disk may not answer and still be given blocks.
+const quiet = 2 * time.Second
+
 // status is the disk's truth about itself. A disk that hangs does not hang its asker.
 func (s *service) status(stall time.Duration) *wire.DiskStatus {
 	st := &wire.DiskStatus{
@@ -236,7 +239,8 @@ func (s *service) status(stall time.Duration) *wire.DiskStatus {
 	if err == nil && silent > stall {
 		err = fmt.Errorf("the disk has not answered for %s", silent.Truncate(time.Second))
 	}
-	st.Writable = err == nil
+	// One that is slow to answer may still read; new blocks go elsewhere long before it is given up.
+	st.Writable = err == nil && silent < quiet
 	if err != nil {
 		st.Error = err.Error()
 	}

@@ -234,6 +234,31 @@ func TestDiskHangs(t *testing.T) {
 	}
 }
 
+// A disk that hangs is given no blocks after seconds, long before it counts as failed, which takes half a minute.
+func TestQuietDiskIsNotWritten(t *testing.T) {
+	hang, blocked := make(chan struct{}), atomic.Bool{}
+	r := newRig(t, 1, func(c *Config) {
+		c.Disks[0].fault = func(op, name string) error {
+			if blocked.Load() {
+				<-hang
+			}
+			return nil
+		}
+	})
+	defer close(hang)
+	data := pattern(1, pageSize)
+	must(t, r.dial().put(r.disk(0).id, 1, data))
+	if st := r.status(0); !st.Writable {
+		t.Fatal(st)
+	}
+	blocked.Store(true)
+	began := time.Now()
+	wait(t, "not writable", func() bool { return !r.status(0).Writable })
+	if st := r.status(0); time.Since(began) > 8*time.Second || st.Error != "" {
+		t.Fatalf("after %s: %v", time.Since(began), st)
+	}
+}
+
 // Two folders with one identity: one is a copy, and serving both would lose blocks of either.
 func TestCopiedDisk(t *testing.T) {
 	r := newRig(t, 1)

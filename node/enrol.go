@@ -14,7 +14,7 @@ const (
 	enrolRetry   = 200 * time.Millisecond // between attempts to be recorded as a member
 	readyEvery   = 20 * time.Millisecond  // how soon "ready" is noticed
 	readySettled = 2 * time.Second        // after it, only problems are looked for, so rarely
-	diskEvery    = 5 * time.Second        // between pushes of the disks' fill
+	diskEvery    = 3 * time.Second        // between pushes of the disks' fill, and looks for one that hangs
 )
 
 // enrol has the coordinator record this node and its disks: gossip says who is

@@ -14,8 +14,10 @@ import (
 
 // Limits of retirement.
 const (
-	retireEvery   = time.Second // how often silence is looked for
-	retireRetry   = 5 * time.Second
+	retireEvery = time.Second // how often silence is looked for
+	retireRetry = 5 * time.Second
+	// silentGrace is how long a disk may be out of sight and nothing be said: a node restarts.
+	silentGrace   = 10 * time.Second
 	retireDefault = time.Hour // how long a disk may be silent, unless the facts say otherwise
 	// retireSettle is how long the coordinator's leader looks before it decides: gossip may
 	// not have told it of everybody yet. A shorter retire-after shortens it too.
@@ -29,7 +31,9 @@ type silence struct {
 	alive  map[uint64]bool // nodes
 	now    eggs.Time
 	since  eggs.Time // when this node began to lead the coordinator
-	need   int       // disks that a span needs
+	// unserved is since when this leader has seen a disk served by no living node.
+	unserved map[uint64]eggs.Time
+	need     int // disks that a span needs
 }
 
 // verdict is one decision about a disk, with words for people.
@@ -121,19 +125,38 @@ func (s *silence) mark(after time.Duration) *verdict {
 				disk: &wire.DiskFact{Id: d.Id}, mask: maskSilent, level: "info",
 				text: fmt.Sprintf("disk %s serves again after %s", shortDisk(d.Id), age(s.now, d.SilentSince)),
 			}
-		case !s.served[d.Id] && d.SilentSince == 0:
+		case !s.served[d.Id] && d.SilentSince == 0 && s.longUnserved(d.Id):
 			then := "it is not retired by itself"
 			if after >= 0 {
 				then = fmt.Sprintf("it is retired if that lasts for %s", after)
 			}
 			return &verdict{
-				disk: &wire.DiskFact{Id: d.Id, SilentSince: int64(s.now)}, mask: maskSilent, level: "warn",
+				disk: &wire.DiskFact{Id: d.Id, SilentSince: int64(s.unserved[d.Id])}, mask: maskSilent, level: "warn",
 				text: fmt.Sprintf("no living node serves disk %s of node %s; %s",
 					shortDisk(d.Id), eggs.NodeID(d.Node).String()[:8], then),
 			}
 		}
 	}
 	return nil
+}
+
+// longUnserved reports whether nobody has served a disk for silentGrace, as far as this leader saw.
+func (s *silence) longUnserved(disk uint64) bool {
+	since, ok := s.unserved[disk]
+	return ok && s.now-since >= eggs.Time(silentGrace)
+}
+
+// look notes which disks are served by no living node, and since when.
+func (s *silence) look() {
+	for _, d := range s.facts.GetDisks() {
+		_, known := s.unserved[d.Id]
+		switch {
+		case s.served[d.Id]:
+			delete(s.unserved, d.Id)
+		case !known:
+			s.unserved[d.Id] = s.now
+		}
+	}
 }
 
 // members counts the nodes that belong, and those of them that are alive.
@@ -181,6 +204,7 @@ func domainOf(f *wire.Facts, node uint64) string {
 // coordinator. It starts when the node serves, so all that it asks is open.
 func (n *Node) retire(ctx context.Context) {
 	var since eggs.Time // when we began to lead
+	unserved := map[uint64]eggs.Time{}
 	held := ""
 	pause := retireEvery
 	for {
@@ -193,12 +217,13 @@ func (n *Node) retire(ctx context.Context) {
 		g := n.host.Group(eggs.CDCGroup)
 		if g == nil || !g.Leads() {
 			since = 0
+			clear(unserved)
 			continue
 		}
 		if since == 0 {
 			since = n.clock()
 		}
-		v, hold, err := n.silent(ctx, since)
+		v, hold, err := n.silent(ctx, since, unserved)
 		if err == nil && v != nil {
 			err = n.pronounce(ctx, v)
 		}
@@ -214,14 +239,16 @@ func (n *Node) retire(ctx context.Context) {
 }
 
 // silent makes the next decision, with the version of the facts it was made from.
-func (n *Node) silent(ctx context.Context, since eggs.Time) (*verdict, string, error) {
+func (n *Node) silent(ctx context.Context, since eggs.Time, unserved map[uint64]eggs.Time) (
+	*verdict, string, error,
+) {
 	facts, err := n.queryFacts(ctx)
 	if err != nil {
 		return nil, "", err
 	}
 	s := &silence{
 		facts: facts, served: map[uint64]bool{}, alive: map[uint64]bool{uint64(n.id): true},
-		now: n.clock(), since: since,
+		now: n.clock(), since: since, unserved: unserved,
 	}
 	for _, nv := range n.gossip.View().Nodes {
 		if nv.State != gossip.Alive {
@@ -239,6 +266,7 @@ func (n *Node) silent(ctx context.Context, since eggs.Time) (*verdict, string, e
 	for _, c := range p.Span {
 		s.need = max(s.need, c.Parity.Blocks())
 	}
+	s.look()
 	v, hold := s.decide()
 	if v != nil {
 		v.version = facts.Version

@@ -13,7 +13,7 @@ import (
 // court is a cluster of nodes with two disks each, as the coordinator's leader sees it.
 func court(nodes int) *silence {
 	s := &silence{
-		facts: &wire.Facts{Version: 1}, served: map[uint64]bool{}, alive: map[uint64]bool{},
+		facts: &wire.Facts{Version: 1}, unserved: map[uint64]eggs.Time{}, served: map[uint64]bool{}, alive: map[uint64]bool{},
 		now: eggs.TimeOf(time.Unix(1_000_000, 0)), need: 3,
 	}
 	for n := range uint64(nodes) {
@@ -31,7 +31,10 @@ func court(nodes int) *silence {
 // run decides until there is nothing to decide, and does what was decided.
 func (s *silence) run(t *testing.T) (retired []uint64, hold string) {
 	t.Helper()
+	s.look()
+	s.pass(silentGrace)
 	for range 100 {
+		s.look()
 		v, h := s.decide()
 		if v == nil {
 			return retired, h
@@ -67,16 +70,16 @@ func TestRetireSilent(t *testing.T) {
 	if r, _ := s.run(t); r != nil {
 		t.Fatalf("retired at once: %v", r)
 	}
-	s.pass(59 * time.Minute)
+	s.pass(58 * time.Minute)
 	s.served[100] = true
 	s.run(t)
 	s.served[100] = false
 	s.run(t)
-	s.pass(59 * time.Minute)
+	s.pass(58 * time.Minute)
 	if r, _ := s.run(t); r != nil {
 		t.Fatalf("silent twice, never for an hour: %v", r)
 	}
-	s.pass(time.Minute)
+	s.pass(2 * time.Minute)
 	if r, _ := s.run(t); len(r) != 1 || r[0] != 100 {
 		t.Fatalf("after an hour: %v", r)
 	}
