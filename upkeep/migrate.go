@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"eggsfs/client"
@@ -34,6 +35,7 @@ const (
 	DefaultRepairRate = 64 << 20         // bytes/s: half of what one spinning disk writes
 	repairInterval    = 2 * time.Second  // between two looks for work; a look without leaving disks is free
 	repairParallel    = 4                // files at a time: a span each in memory
+	repairMemory      = 192 << 20        // bytes of blocks held at a time: a large span, or many small ones
 	repairQueue       = 1_000_000        // files known at a time; 24 bytes each
 	lookAtEmpty       = 5 * time.Minute  // a disk that had nothing of a shard is asked again: a writer was late
 	repairPause       = 15 * time.Second // a file that could not be repaired is left alone
@@ -49,6 +51,7 @@ type Migrator struct {
 	log   *slog.Logger
 	limit *rate.Limiter
 	facts facts
+	held  *semaphore.Weighted // bytes of blocks
 
 	mu    sync.Mutex
 	empty map[place]time.Time // shards that have nothing on a leaving disk, since when
@@ -106,6 +109,7 @@ func NewMigrator(cfg MigratorConfig) *Migrator {
 	}
 	m := &Migrator{
 		c: cfg.Client, cfg: cfg, log: cfg.Logger, limit: limiter(cfg.Rate, DefaultRepairRate),
+		held:  semaphore.NewWeighted(repairMemory),
 		facts: facts{c: cfg.Client, local: cfg.Facts},
 		empty: make(map[place]time.Time), left: make(map[eggs.InodeID]leave),
 		bad: make(map[eggs.InodeID][]*wire.BadBlock), told: make(map[string]time.Time),

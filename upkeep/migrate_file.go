@@ -115,6 +115,11 @@ func (m *Migrator) span(ctx context.Context, j job) error {
 	if err := pay(ctx, m.limit, int64(len(j.at))*size); err != nil {
 		return err
 	}
+	memory := min(int64(int(j.span.Parity.D)+len(j.at))*size, repairMemory)
+	if err := m.held.Acquire(ctx, memory); err != nil {
+		return &eggs.Error{Op: "upkeep.Wait", Kind: eggs.Canceled, Err: err}
+	}
+	defer m.held.Release(memory)
 	rec, err := m.c.RecoverBlocks(ctx, j.span, j.at)
 	if err != nil {
 		if lost(err) {
