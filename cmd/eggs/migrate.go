@@ -31,7 +31,8 @@ copied where they can be read and rebuilt from parity where not, as the nodes do
 themselves, but from here and at once. The old blocks are erased by the nodes' collectors
 within a minute or two. It may be stopped and started again at any time.
 
-Exit codes: 0 nothing is left to move, 6 something is, and the rest as always.`,
+Exit codes: 0 all that could be moved is (a file under construction is moved when it is finished), 6 some
+could not be, and the rest as always.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			limit, err := parseRate(rate)
