@@ -33,7 +33,7 @@ const (
 	healLimit   = 3 * time.Minute
 	liveLimit   = 60 * time.Second // after healing, every group works
 	finalLimit  = 4 * time.Minute
-	emptyLimit  = 3 * time.Minute
+	emptyLimit  = 4 * time.Minute
 	liveWrites  = 64
 	clients     = 4
 	leastFaults = 3
@@ -185,7 +185,7 @@ func (r *run) setup(ctx context.Context) error {
 	}
 	cfg := netns.Config{
 		Bin: r.o.Bin, Dir: data, Nodes: r.o.Nodes, Env: r.o.Env, Loopback: r.o.Loopback,
-		Args: []string{"--block-services", "2", "--gc-interval", "5s"},
+		Args: []string{"--block-services", "4", "--gc-interval", "3s"},
 	}
 	if r.needs&nemesis.Clocks != 0 {
 		for i := range r.o.Nodes {
@@ -399,45 +399,6 @@ func idIn(s eggs.ShardID) eggs.InodeID {
 		if id := eggs.MakeInodeID(eggs.KindFile, n); id.Shard() == s {
 			return id
 		}
-	}
-}
-
-// empty removes all, collects, and waits until nothing is left anywhere.
-func (r *run) empty(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, emptyLimit)
-	defer cancel()
-	r.say("remove and collect everything")
-	if _, err := r.cluster.Eggs(ctx, "policy", "set", "/", "snapshot=0"); err != nil {
-		return err
-	}
-	entries, _, _, err := r.clients[0].ReadDir(ctx, eggs.Root, 0, 1000, false)
-	if err != nil {
-		return err
-	}
-	for _, x := range entries {
-		if _, err := r.cluster.Eggs(ctx, "rm", "-r", "/"+x.Name); err != nil {
-			return err
-		}
-	}
-	const want = "1 directories, 0 files, 0 edges, 0 blocks"
-	for {
-		_, gerr := r.cluster.Eggs(ctx, "gc")
-		out, err := r.cluster.Eggs(ctx, "check", "--count")
-		left := strings.TrimSpace(string(out))
-		files := 0
-		for _, n := range r.cluster.Nodes() {
-			paths, berr := nemesis.Blocks(n.Data)
-			files, err = files+len(paths), errors.Join(err, berr)
-		}
-		if err == nil && left == want && files == 0 {
-			_, err = r.cluster.Eggs(ctx, "check")
-			return err
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("left after %s: %s in shards, %d files of blocks on disks (%w)", emptyLimit, left, files,
-				errors.Join(gerr, err, ctx.Err()))
-		}
-		time.Sleep(time.Second)
 	}
 }
 
