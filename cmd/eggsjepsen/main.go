@@ -49,6 +49,6 @@ being broken, heals it, and judges the recorded history. The report is DIR/repor
 Exit codes: 0 all passed, 1 something failed, 2 it could not run.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), listCommand(), judgeCommand(), mutantsCommand())
+	root.AddCommand(runCommand(), listCommand(), judgeCommand(), mutantsCommand(), mountCommand())
 	return root
 }

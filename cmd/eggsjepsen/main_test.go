@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,6 +60,32 @@ func TestRefusals(t *testing.T) {
 	} {
 		if out, err := call(args...); err == nil || errors.Is(err, errFailed) {
 			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// TestMountIO: a file goes through the process that does what mounts are for, piece by
+// piece, and comes back the same; a missing one is told as such.
+func TestMountIO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	var in, out bytes.Buffer
+	for _, op := range []string{"read", "begin", "rest", "close", "read"} {
+		fmt.Fprintf(&in, `{"op":%q,"path":%q,"name":"n","size":1001,"dup":true}`+"\n", op, path)
+	}
+	cmd := newRoot()
+	cmd.SetIn(&in)
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{mountIO})
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 5 || !strings.Contains(lines[0], `"errno":2`) || !strings.Contains(lines[4], `"size":1001`) {
+		t.Fatal(out.String())
+	}
+	for _, l := range lines[1:4] {
+		if l != "{}" {
+			t.Fatal(out.String())
 		}
 	}
 }

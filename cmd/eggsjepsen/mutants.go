@@ -63,7 +63,7 @@ Exit codes: 0 every bug was found, 1 one was not, 2 it could not run.`,
 			if err != nil {
 				return err
 			}
-			o.Bin, o.Pace = filepath.Dir(self), 20*time.Millisecond
+			o.Bin, o.Pace, o.MountIO = filepath.Dir(self), 20*time.Millisecond, []string{self, mountIO}
 			return huntAll(cmd.Context(), o, only, tries, cmd.OutOrStdout())
 		},
 	}

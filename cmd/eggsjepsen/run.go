@@ -114,13 +114,26 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 
 func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
 
+// mountCommand is what the harness starts for what goes through mounts.
+func mountCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: mountIO, Short: "read and write files of a mount, as told on standard input", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return workload.ServeMount(cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+const mountIO = "mount-io"
+
 // fill makes names of words such as all, and finds the binaries.
 func (f *flags) fill(out io.Writer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	f.o.MountIO = []string{self, mountIO}
 	if f.o.Bin == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
 		f.o.Bin = filepath.Dir(self)
 	}
 	if f.o.Seed == 0 {

@@ -10,6 +10,7 @@ import (
 
 	"eggsfs/client"
 	"eggsfs/eggs"
+	"eggsfs/jepsen/lossy"
 	"eggsfs/jepsen/nemesis"
 )
 
@@ -35,8 +36,12 @@ func (r *run) empty(ctx context.Context) error {
 		out, err := r.cluster.Eggs(ctx, "check", "--count")
 		left := strings.TrimSpace(string(out))
 		files := 0
-		for _, n := range r.cluster.Nodes() {
-			paths, berr := nemesis.Blocks(n.Data)
+		for i, n := range r.cluster.Nodes() {
+			var d *lossy.FS
+			if r.disks != nil {
+				d = r.disks[i]
+			}
+			paths, berr := nemesis.Blocks(n.Data, d)
 			files, err = files+len(paths), errors.Join(err, berr)
 		}
 		if err == nil && left == want && files == 0 {

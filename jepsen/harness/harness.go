@@ -55,6 +55,7 @@ type Options struct {
 	Keep      bool     // data too, of a run that has passed
 	Env       []string // of the binaries
 	Command   string   // what runs this again
+	MountIO   []string // command that runs workload.ServeMount
 	Log       io.Writer
 }
 
@@ -248,7 +249,7 @@ func (r *run) open(ctx context.Context) error {
 		}
 		e := &workload.Env{
 			Clients: r.clients[:clients], Mounts: dirs, Recorder: r.rec, Seed: r.o.Seed + uint64(i)<<32, Base: base.ID,
-			Path: "/" + w.Name(), Out: r.o.Out, Web: web, Pace: r.o.Pace,
+			Path: "/" + w.Name(), Out: r.o.Out, Web: web, Pace: r.o.Pace, MountIO: r.o.MountIO,
 		}
 		if err := w.Setup(ctx, e); err != nil {
 			return fmt.Errorf("%s: %w", w.Name(), err)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -106,6 +107,44 @@ func (m *FS) PowerLoss(chance float64, seed uint64) (undone int, err error) {
 		return undone, err
 	}
 	return undone, m.mount()
+}
+
+// Files lists the files below a folder, by paths below the mount point, without using the
+// mount: a process must not hold files of a mount that it serves when it starts another.
+func (m *FS) Files(folder string) []string {
+	m.t.mu.Lock()
+	defer m.t.mu.Unlock()
+	var all []string
+	var walk func(path string, i *inode)
+	walk = func(path string, i *inode) {
+		for name, child := range i.now {
+			if p := filepath.Join(path, name); child.dir {
+				walk(p, child)
+			} else {
+				all = append(all, p)
+			}
+		}
+	}
+	if top := m.t.root.now[folder]; top != nil && top.dir {
+		walk(folder, top)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Size is a file's, in bytes; 0 when it is not there.
+func (m *FS) Size(path string) int64 {
+	m.t.mu.Lock()
+	defer m.t.mu.Unlock()
+	i := m.t.root
+	for _, part := range strings.Split(filepath.Clean(path), "/") {
+		if i = i.now[part]; i == nil {
+			return 0
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.size
 }
 
 // Rot flips one bit of a file, given by its path below the mount point, without

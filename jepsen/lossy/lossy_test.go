@@ -326,6 +326,9 @@ func TestRot(t *testing.T) {
 	if content(t, dir+"/x/f") != "aaaa" {
 		t.Fatal("not as written")
 	}
+	if f := m.Files("x"); len(f) != 1 || f[0] != "x/f" || m.Size(f[0]) != 4 || m.Size("x/g") != 0 {
+		t.Fatalf("lists %v", f)
+	}
 	must(t, m.Rot("x/f", 17))
 	if got := content(t, dir+"/x/f"); got != "aaca" {
 		t.Fatalf("after the rot %q", got)

@@ -124,7 +124,11 @@ func rotBlocks(_ context.Context, t *Target, rng *rand.Rand) (*running, error) {
 	}
 	n := t.Cluster.Node(t.rotten - 1)
 	t.mu.Unlock()
-	paths, err := Blocks(n.Data)
+	var d *lossy.FS
+	if t.Disks != nil {
+		d = t.Disks[n.Index]
+	}
+	paths, err := Blocks(n.Data, d)
 	if err != nil {
 		return nil, err
 	}
@@ -132,23 +136,12 @@ func rotBlocks(_ context.Context, t *Target, rng *rand.Rand) (*running, error) {
 		return nil, fmt.Errorf("nemesis: %s holds no block yet", n.Name())
 	}
 	rng.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
-	paths = paths[:max(1, len(paths)/4)]
 	flipped := 0
-	for _, p := range paths {
-		info, err := os.Stat(p)
-		if err != nil || info.Size() == 0 {
-			continue // erased since
-		}
-		bit := rng.Int64N(8 * info.Size())
-		if t.Disks != nil {
-			rel, _ := filepath.Rel(n.Data, p)
-			err = t.Disks[n.Index].Rot(rel, bit)
-		} else {
-			err = lossy.FlipBit(p, bit)
-		}
-		if err == nil {
+	for _, p := range paths[:max(1, len(paths)/4)] {
+		switch err := rot(n.Data, d, p, rng); {
+		case err == nil:
 			flipped++
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		case !errors.Is(err, fs.ErrNotExist): // erased since
 			return nil, err
 		}
 	}
@@ -157,17 +150,52 @@ func rotBlocks(_ context.Context, t *Target, rng *rand.Rand) (*running, error) {
 	}, nil
 }
 
-// Blocks lists the files of a data folder that hold blocks: their names are 16
-// hexadecimal digits.
-func Blocks(data string) ([]string, error) {
+// rot flips one bit of a file, given by its path below the data folder.
+func rot(data string, d *lossy.FS, path string, rng *rand.Rand) error {
+	if d != nil {
+		size := d.Size(path)
+		if size == 0 {
+			return fs.ErrNotExist
+		}
+		return d.Rot(path, rng.Int64N(8*size))
+	}
+	full := filepath.Join(data, path)
+	info, err := os.Stat(full)
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 {
+		return fs.ErrNotExist
+	}
+	return lossy.FlipBit(full, rng.Int64N(8*info.Size()))
+}
+
+// Blocks lists the files that hold blocks, by their paths below a data folder: their names are
+// 16 hexadecimal digits. disk is the file system of the folder if it is one of ours, else nil.
+func Blocks(data string, disk *lossy.FS) ([]string, error) {
 	var paths []string
+	add := func(path string) {
+		name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		if len(name) == 16 && strings.Trim(name, "0123456789abcdef") == "" {
+			paths = append(paths, path)
+		}
+	}
+	if disk != nil {
+		for _, path := range disk.Files("blocks") {
+			add(path)
+		}
+		return paths, nil
+	}
 	err := filepath.WalkDir(filepath.Join(data, "blocks"), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-		if err == nil && d.Type().IsRegular() && len(name) == 16 && strings.Trim(name, "0123456789abcdef") == "" {
-			paths = append(paths, path)
+		if err == nil && d.Type().IsRegular() {
+			rel, rerr := filepath.Rel(data, path)
+			if rerr != nil {
+				return rerr
+			}
+			add(rel)
 		}
 		return err
 	})

@@ -58,7 +58,7 @@ func TestSchedule(t *testing.T) {
 // TestBlocks: rot and the count of what is left must find blocks and nothing else.
 func TestBlocks(t *testing.T) {
 	data := t.TempDir()
-	if p, err := Blocks(data); err != nil || len(p) != 0 {
+	if p, err := Blocks(data, nil); err != nil || len(p) != 0 {
 		t.Fatal(p, err)
 	}
 	for _, name := range []string{"blocks/00/ab/0123456789abcdef", "blocks/00/disk.json", "blocks/00/tmp/7"} {
@@ -69,7 +69,7 @@ func TestBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p, err := Blocks(data)
+	p, err := Blocks(data, nil)
 	if err != nil || len(p) != 1 || filepath.Base(p[0]) != "0123456789abcdef" {
 		t.Fatal(p, err)
 	}

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 
 	"eggsfs/client"
 	"eggsfs/eggs"
@@ -200,64 +199,64 @@ func fileSize(rng *rand.Rand) int {
 }
 
 func (w *files) Run(ctx context.Context, e *Env) {
-	e.workers(ctx, fileWorkers+2*len(e.Mounts), func(p int, c *client.Client, rng *rand.Rand) {
-		mount := ""
-		if p >= fileWorkers {
-			mount = e.Mounts[(p-fileWorkers)/2]
+	procs := make([]*mountProcess, 2*len(e.Mounts))
+	for i := range procs {
+		p, err := startMount(e.MountIO)
+		if err != nil {
+			e.Recorder.Add(history.Event{Workload: w.name, Op: "mount", Outcome: history.Fail, Err: err.Error()})
+			return
 		}
-		if rng.IntN(2) == 0 {
-			if f, ok := w.pick(rng, false); ok {
-				if mount == "" {
-					w.read(e, c, p, "read", f)
-				} else {
-					w.readMount(e, mount, p, f)
-				}
-				return
+		defer p.stop()
+		procs[i] = p
+	}
+	e.workers(ctx, fileWorkers+len(procs), func(p int, c *client.Client, rng *rand.Rand) {
+		read := rng.IntN(2) == 0
+		f, ok := w.pick(rng, false)
+		if read = read && ok; !read {
+			f = w.newFile(e, rng, fileSize(rng))
+		}
+		if p < fileWorkers {
+			if read {
+				w.read(e, c, p, "read", f)
+			} else {
+				_ = w.write(e, c, p, f, rng.IntN(4) == 0)
 			}
+			return
 		}
-		f := w.newFile(e, rng, fileSize(rng))
-		if mount == "" {
-			_ = w.write(e, c, p, f, rng.IntN(4) == 0)
+		m, mount := procs[p-fileWorkers], e.Mounts[(p-fileWorkers)/2]
+		if read {
+			w.readMount(e, m, mount, p, f)
 		} else {
-			w.writeMount(e, mount, p, f)
+			w.writeMount(e, m, mount, p, f)
 		}
 	})
 }
 
 // writeMount makes a file by a mount. What its error means is not known: a dead
 // mount says no more than a dead cluster.
-func (w *files) writeMount(e *Env, mount string, p int, f written) {
-	data := bytesOf(f.name, f.size)
-	file, err := os.OpenFile(filepath.Join(mount, e.join(f.dir, f.name)), os.O_WRONLY|os.O_CREATE, 0o644)
-	if err != nil {
-		return
+func (w *files) writeMount(e *Env, m *mountProcess, mount string, p int, f written) {
+	q := request{
+		Op: "begin", Path: filepath.Join(mount, e.join(f.dir, f.name)), Name: f.name, Size: f.size, Dup: p%2 == 0,
 	}
-	_, err = file.Write(data[:len(data)/2])
-	if err == nil && p%2 == 0 { // as a shell does: a duplicate is closed, the file is not
-		if fd, derr := syscall.Dup(int(file.Fd())); derr == nil {
-			_ = syscall.Close(fd)
-			w.read(e, e.Clients[p%len(e.Clients)], p, "read", f)
-		}
+	_, err := m.ask(q)
+	if err != nil && errors.Is(err, os.ErrNotExist) {
+		return // no mount is there
+	}
+	if err == nil && q.Dup {
+		w.read(e, e.Clients[p%len(e.Clients)], p, "read", f)
 	}
 	if err == nil {
-		_, err = file.Write(data[len(data)/2:])
-	}
-	if err != nil {
-		// Close would publish what was written, which is not the whole.
-		ev := history.Event{
-			Workload: w.name, Process: p, Op: "write", Name: f.name,
-			Size: int64(f.size), Sum: crc64.Checksum(data, table),
-		}
-		_ = e.do(ev, func(context.Context, *history.Event) error { _ = file.Close(); return errors.Join(eggs.IO, err) })
-		return
+		q.Op = "rest"
+		_, err = m.ask(q)
 	}
 	ev := history.Event{
 		Workload: w.name, Process: p, Op: "write", Name: f.name,
-		Size: int64(f.size), Sum: crc64.Checksum(data, table),
+		Size: int64(f.size), Sum: crc64.Checksum(bytesOf(f.name, f.size), table),
 	}
 	err = e.do(ev, func(context.Context, *history.Event) error {
-		if err := file.Close(); err != nil {
-			return errors.Join(eggs.IO, err)
+		q.Op = "close"
+		if _, cerr := m.ask(q); err != nil || cerr != nil {
+			return errors.Join(eggs.IO, err, cerr)
 		}
 		return nil
 	})
@@ -266,13 +265,14 @@ func (w *files) writeMount(e *Env, mount string, p int, f written) {
 	}
 }
 
-func (w *files) readMount(e *Env, mount string, p int, f written) {
+func (w *files) readMount(e *Env, m *mountProcess, mount string, p int, f written) {
 	_ = e.do(history.Event{Workload: w.name, Process: p, Op: "read", Name: f.name, Flag: true},
 		func(_ context.Context, ev *history.Event) error {
-			b, err := os.ReadFile(filepath.Join(mount, e.join(f.dir, f.name)))
-			ev.Size, ev.Sum = int64(len(b)), crc64.Checksum(b, table)
+			a, err := m.ask(request{Op: "read", Path: filepath.Join(mount, e.join(f.dir, f.name))})
+			ev.Size, ev.Sum = a.Size, a.Sum
 			if errors.Is(err, os.ErrNotExist) {
-				if _, serr := os.Stat(filepath.Join(mount, e.Path)); serr == nil { // and not the whole mount
+				_, serr := m.ask(request{Op: "stat", Path: filepath.Join(mount, e.Path)})
+				if serr == nil { // and not the whole mount
 					return eggs.NotExist
 				}
 			}

@@ -29,6 +29,7 @@ const (
 type Env struct {
 	Clients  []*client.Client
 	Mounts   []string // folders of mounts, in which Path is
+	MountIO  []string // command that runs ServeMount on its standard input and output
 	Recorder *history.Recorder
 	Seed     uint64
 	Base     eggs.InodeID // a directory of its own
