@@ -117,7 +117,8 @@ func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecon
 // mountCommand is what the harness starts for what goes through mounts.
 func mountCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: mountIO, Short: "read and write files of a mount, as told on standard input", Hidden: true, Args: cobra.NoArgs,
+		Use: mountIO, Short: "read and write files of a mount, as told on standard input", Hidden: true,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return workload.ServeMount(cmd.InOrStdin(), cmd.OutOrStdout())
 		},

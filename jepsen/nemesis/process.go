@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,7 +78,8 @@ func start(ctx context.Context, nodes []*netns.Node) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for _, n := range nodes {
-		if err := n.WaitReady(ctx); err != nil && ctx.Err() == nil {
+		err := n.WaitReady(ctx)
+		if err != nil && ctx.Err() == nil && !strings.Contains(err.Error(), "signal: killed") { // by another fault
 			return err
 		}
 	}

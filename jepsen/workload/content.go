@@ -287,7 +287,7 @@ func (w *files) Final(ctx context.Context, e *Env) error { return w.readAll(ctx,
 
 const (
 	blockDirs    = 4
-	blockWorkers = 3
+	blockWorkers = 8
 )
 
 // blocks writes larger files and reads pieces of them.

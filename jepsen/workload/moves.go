@@ -17,7 +17,7 @@ import (
 const (
 	bankDirs    = 5
 	bankFiles   = 40
-	bankWorkers = 5
+	bankWorkers = 12
 )
 
 // bank moves files between directories.
