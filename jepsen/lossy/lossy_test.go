@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
 )
 
 // mount mounts an empty file system that goes with the test.
@@ -336,41 +335,4 @@ func TestRot(t *testing.T) {
 	if err := m.Rot("x/g", 0); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("rot of nothing: %v", err)
 	}
-}
-
-// TestBolt runs a real store with a memory map on it: what it committed is there
-// after a power loss, as on a disk.
-func TestBolt(t *testing.T) {
-	m, dir := mount(t)
-	open := func() *bbolt.DB {
-		db, err := bbolt.Open(dir+"/db", 0o600, nil)
-		must(t, err)
-		return db
-	}
-	db := open()
-	syncDir(t, dir)
-	for round := range 3 {
-		for i := range 50 {
-			must(t, db.Update(func(tx *bbolt.Tx) error {
-				b, err := tx.CreateBucketIfNotExists([]byte("b"))
-				if err != nil {
-					return err
-				}
-				return b.Put(fmt.Appendf(nil, "%d-%d", round, i), bytes.Repeat([]byte{byte(i)}, 1000))
-			}))
-		}
-		must(t, db.Close())
-		lose(t, m, 0.3)
-		db = open()
-		must(t, db.View(func(tx *bbolt.Tx) error {
-			if k := tx.Bucket([]byte("b")).Stats().KeyN; k != 50*(round+1) {
-				t.Fatalf("round %d: %d keys", round, k)
-			}
-			for err := range tx.Check() {
-				t.Error(err)
-			}
-			return nil
-		}))
-	}
-	must(t, db.Close())
 }
