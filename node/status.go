@@ -32,13 +32,8 @@ func (r reporter) GroupHash(id eggs.GroupID) (hash, index uint64, err error) {
 	if g == nil {
 		return 0, 0, r.n.notHere(id)
 	}
-	for range 10 { // an entry may be applied between the two looks
-		index = g.AppliedIndex()
-		if hash = uint64(g.Hash()); g.AppliedIndex() == index {
-			return hash, index, nil
-		}
-	}
-	return 0, 0, &eggs.Error{Op: "node.GroupHash", Name: "group " + id.String(), Kind: eggs.Busy}
+	at, sum := g.HashAt()
+	return uint64(sum), at, nil
 }
 
 // nodeStatus is this node's truth about itself.

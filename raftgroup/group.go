@@ -135,6 +135,10 @@ func (g *Group) Local() View { return g.replica.state.View() }
 // same entries have the same.
 func (g *Group) Hash() uint32 { return g.replica.state.Hash() }
 
+// HashAt returns that checksum together with the index it is of: asked for one after
+// the other, they may be of two moments.
+func (g *Group) HashAt() (index uint64, hash uint32) { return g.replica.state.HashAt() }
+
 // AppliedIndex returns the index of the last entry that changed this replica's state.
 func (g *Group) AppliedIndex() uint64 { return g.replica.state.AppliedIndex() }
 

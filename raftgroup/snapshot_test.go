@@ -367,3 +367,34 @@ func TestStateFlushesAreShared(t *testing.T) {
 	}
 	t.Logf("an empty flush takes %v", time.Since(start)/100)
 }
+
+// Why: replicas are compared by the hash at an index. The index of one moment with the hash
+// of another makes two equal replicas look different.
+func TestHashAtIsOfOneMoment(t *testing.T) {
+	s := openTestState(t, StateOptions{InMemory: true})
+	defer s.Close()
+	g := openTestGroup(t, s, 5)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := uint64(1); i <= 3000; i++ {
+			g.ApplyBatch(putLogs(i, i))
+		}
+	}()
+	seen := map[uint64]uint32{}
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		default:
+		}
+		index, hash := g.HashAt()
+		if first, ok := seen[index]; ok && first != hash {
+			t.Fatalf("entry %d has the hashes %08x and %08x", index, first, hash)
+		}
+		seen[index] = hash
+	}
+	if len(seen) < 2 || g.AppliedIndex() != 3000 {
+		t.Fatalf("saw %d entries, applied %d", len(seen), g.AppliedIndex())
+	}
+}
