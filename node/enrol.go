@@ -59,13 +59,12 @@ func (n *Node) tryEnrol(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := n.banished(facts); err != nil {
+		n.fail(err)
+		return err
+	}
 	for _, d := range n.blocks.Disks() {
-		if d.Id == 0 || factOfDisk(facts, d.Id) != nil {
-			continue
-		}
-		if err := n.record(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_PutDisk{PutDisk: &wire.PutDisk{
-			Disk: &wire.DiskFact{Id: d.Id, Node: uint64(n.id), Class: d.Class},
-		}}}); err != nil {
+		if err := n.enrolDisk(ctx, facts, d); err != nil {
 			return err
 		}
 	}
@@ -76,9 +75,47 @@ func (n *Node) tryEnrol(ctx context.Context) error {
 	return n.record(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_PutNode{PutNode: &wire.PutNode{
 		Node: &wire.NodeFact{
 			Id: uint64(n.id), Address: id.advertised(), Domain: domain, Roles: id.Roles, Joined: int64(n.clock()),
+			Protocol: n.protocol(),
 		},
 	}}})
 }
+
+// banished returns why this node does not belong any more, nil when it does or may join.
+func (n *Node) banished(facts *wire.Facts) error {
+	me := factOfNode(facts, n.id)
+	if me == nil || !me.Removed && !me.Lost {
+		return nil
+	}
+	was := "was declared lost"
+	if me.Removed {
+		was = "was removed from the cluster"
+	}
+	return &eggs.Error{
+		Op: "node.Enrol", Name: n.id.String(), Kind: eggs.Permission,
+		Err: fmt.Errorf("this node %s, and its replicas and disks were replaced: "+
+			"start with an empty --data and --join as a new node", was),
+	}
+}
+
+// enrolDisk records a disk that is new, or that comes from another node: its identity is on
+// the disk, and its node is where it is served.
+func (n *Node) enrolDisk(ctx context.Context, facts *wire.Facts, d *wire.DiskStatus) error {
+	put := &wire.PutDisk{Disk: &wire.DiskFact{Id: d.Id, Node: uint64(n.id), Class: d.Class}}
+	f := factOfDisk(facts, d.Id)
+	switch {
+	case d.Id == 0 || d.Error != "":
+		return nil
+	case f == nil:
+	case f.Retired || f.Node == uint64(n.id):
+		return nil
+	default:
+		put.Mask = diskNodeMask
+		n.events.add("info", fmt.Sprintf("disk %s comes here from node %s", eggs.DiskID(d.Id), eggs.NodeID(f.Node)))
+	}
+	return n.record(ctx, &wire.CdcRequest{Op: &wire.CdcRequest_PutDisk{PutDisk: put}})
+}
+
+const diskNodeMask = 8 // of PutDisk: the node
 
 func factOfDisk(f *wire.Facts, id uint64) *wire.DiskFact {
 	for _, d := range f.GetDisks() {

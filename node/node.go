@@ -133,6 +133,9 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 // the cluster.
 func (n *Node) Failed() <-chan error { return n.failed }
 
+// protocol is the newest version of the protocol, and of the log's entries, that this node knows.
+func (n *Node) protocol() uint32 { return wire.MaxVersion }
+
 func (n *Node) fail(err error) {
 	select {
 	case n.failed <- err:

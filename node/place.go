@@ -248,7 +248,9 @@ func (p *placer) move(g *wire.PutReplicas) {
 	for _, l := range g.Learners {
 		delete(p.hosts, hostedReplica{l, g.Group})
 	}
-	p.moved += len(g.Learners)
+	if p.moved += len(g.Learners); p.since.IsZero() {
+		p.since = time.Now()
+	}
 	if err != nil && p.ctx.Err() == nil {
 		p.n.log.Info("a group's replicas do not move", "group", eggs.GroupID(g.Group), "err", err)
 		return // the next look begins it again

@@ -146,6 +146,9 @@ func (n *Node) watchMembers(ctx context.Context) {
 		factsChanged := n.cdcState.FactsChanged()
 		n.tellGroups()
 		n.router.refresh()
+		if err := n.banished(n.router.Facts()); err != nil {
+			n.fail(err)
+		}
 		select {
 		case <-ctx.Done():
 			return

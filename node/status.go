@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,7 +11,6 @@ import (
 
 	"eggsfs/client"
 	"eggsfs/eggs"
-	"eggsfs/gossip"
 	"eggsfs/wire"
 )
 
@@ -91,6 +89,14 @@ func (n *Node) problems(st *wire.NodeStatus) []*wire.Problem {
 		all = append(all, p)
 	}
 	for _, d := range st.Disks {
+		if f := factOfDisk(st.Facts, d.Id); f != nil && f.Retired && d.Error == "" &&
+			!strings.HasPrefix(f.Why, "asked for") {
+			all = append(all, &wire.Problem{
+				What: fmt.Sprintf("disk %s of node %s was retired (%s) and is not used", d.Path, me, f.Why),
+				Doing: "its blocks were or are made anew elsewhere; empty the folder and restart the node to use it " +
+					"as a new disk, or take it out",
+			})
+		}
 		if d.Error != "" {
 			all = append(all, &wire.Problem{
 				What:  fmt.Sprintf("disk %s of node %s does not serve: %s", d.Path, me, d.Error),
@@ -98,18 +104,8 @@ func (n *Node) problems(st *wire.NodeStatus) []*wire.Problem {
 			})
 		}
 	}
-	members := slices.DeleteFunc(slices.Clone(n.router.Facts().GetNodes()), func(f *wire.NodeFact) bool {
-		return f.Removed || f.Lost
-	})
-	for _, nv := range n.gossip.View().Nodes {
-		if nv.State == gossip.Dead && factOfNode(&wire.Facts{Nodes: members}, nv.ID) != nil {
-			all = append(all, &wire.Problem{
-				What: fmt.Sprintf("node %s (%s) is down since %s", nv.ID.String()[:8], nv.Addr,
-					nv.Since.Std().Format(time.TimeOnly)),
-				Doing: "its groups are led by others; start it again",
-			})
-		}
-	}
+	all = append(all, n.downProblems()...)
+	all = append(all, placementProblems(n.router.Facts(), n.aliveNodes())...)
 	return all
 }
 

@@ -113,8 +113,11 @@ cluster itself (status, gc, …). Paths are absolute in the file system.
 			lsCommand(o), statCommand(o), catCommand(o), mkdirCommand(o), putCommand(o), getCommand(o),
 			mvCommand(o), rmCommand(o), lnCommand(o), transientCommand(o),
 		},
-		"look":  {statusCommand(o), explainCommand(o), eventsCommand(o)},
-		"care":  {policyCommand(o), gcCommand(o), checkCommand(o), scrubCommand(o), migrateCommand(o)},
+		"look": {statusCommand(o), explainCommand(o), eventsCommand(o)},
+		"care": {
+			nodeCommand(o), diskCommand(o), clusterCommand(o), policyCommand(o), gcCommand(o), checkCommand(o),
+			scrubCommand(o), migrateCommand(o),
+		},
 		"tools": {devCommand(o), benchCommand(o), versionCommand()},
 	} {
 		for _, c := range cmds {

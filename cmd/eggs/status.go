@@ -128,6 +128,11 @@ func statusNodes(st *client.ClusterStatus) []statusNode {
 			if s.Ready {
 				n.State = "ready"
 			}
+			for _, f := range s.Facts.GetNodes() {
+				if f.Id == rn.Id && f.Draining {
+					n.State = "draining"
+				}
+			}
 			n.Holds, n.Disks = len(s.Groups), len(s.Disks)
 			for _, d := range s.Disks {
 				if d.Error != "" {

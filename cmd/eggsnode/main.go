@@ -88,6 +88,9 @@ func run(cfg node.Config) error {
 			ready = nil
 			fmt.Println(n.ReadyLine())
 			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+		case err := <-n.Failed():
+			n.Close()
+			return err
 		case <-signals:
 			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 			ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
