@@ -187,7 +187,8 @@ func (m *members) mayGo(f *wire.NodeFact) error {
 	voters = min(voters, int(m.facts.Replicas))
 	if holds, _ := m.replicas(f.Id); holds > 0 && others < voters {
 		return refuse("eggs node drain", eggs.NodeID(f.Id).String(), "each group has %d voters and only "+
-			"%d other nodes could hold them: join another node, or ask for fewer with 'eggs cluster set replicas=N'", voters, others)
+			"%d other nodes could hold them: join another node, or ask for fewer with "+
+			"'eggs cluster set replicas=N'", voters, others)
 	}
 	return nil
 }
