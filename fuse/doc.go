@@ -38,6 +38,8 @@
 //     the opener's own close makes good
 //  3. otherwise publish, and let close(2) wait; also when nothing can be known,
 //     because the caller is in another pid namespace or may not be looked at
+//  4. the close that execve(2) makes of a close-on-exec descriptor publishes nothing: the
+//     kernel lets nobody look at the process until that close is answered (look.go)
 //
 // RELEASE publishes what no FLUSH did, such as what was written through a mapping
 // that outlived its descriptor. A write after a publish starts a new version from the

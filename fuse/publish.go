@@ -82,11 +82,12 @@ func (d *draft) flush(h *handle, pid uint32) error {
 		d.close(h)
 		return nil
 	}
-	held, wrote := d.stillHeld(pid, h), d.wrote(pid)
-	// Killed is also one that has called close(2) and is only about to end: when a group of
-	// processes is killed, the last close may be such a one's, of a file half written.
-	slain := wrote && killed(pid)
-	d.fs.log.Debug("close", "inode", d.node, "pid", pid, "held", held, "killed", slain)
+	v, known := d.look(pid, h)
+	d.fs.log.Debug("close", "inode", d.node, "pid", pid, "held", v.held, "killed", v.slain, "executes", !known)
+	if !known {
+		return nil // whoever else holds the file decides at its close, or the end of the handle does
+	}
+	held, wrote, slain := v.held, v.wrote, v.slain
 	if slain {
 		d.doomed = true
 	}
