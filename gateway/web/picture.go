@@ -38,6 +38,8 @@ type picture struct {
 	Free     string
 	Capacity string
 	Taken    string
+	Removed  []string // nodes that belonged once
+	Repair   string   // what the node that is asked has repaired
 }
 
 type nodeRow struct {
@@ -45,15 +47,19 @@ type nodeRow struct {
 	Color                                            int
 	Leads, Holds                                     int
 	Memory, Up                                       string
+	Left                                             string // what is on it still, when it goes
+	Bad                                              bool   // somebody should look
 	Disks                                            []diskRow
+	Retired                                          int // disks that nobody serves
 }
 
 type diskRow struct {
 	ID, Path, Error string
-	Fill            int // per cent
+	State           string // "" when there is nothing to say
+	Fill            int    // per cent
 	Room            string
-	Writable        bool
 	Blocks          uint64
+	Off, Full, Bad  bool // how it is drawn
 }
 
 type cell struct {
@@ -82,51 +88,40 @@ func pictureOf(st *client.ClusterStatus, err error) picture {
 			p.CDCStat = n.Cdc
 		}
 	}
-	p.nodes(st, said)
+	m := membersOf(st)
+	p.nodes(st, said, m)
+	p.Removed = m.removed()
 	p.cells(st)
 	p.events(st)
 	return p
 }
 
-func (p *picture) nodes(st *client.ClusterStatus, said map[uint64]*wire.NodeStatus) {
+func (p *picture) nodes(st *client.ClusterStatus, said map[uint64]*wire.NodeStatus, m *members) {
 	var free, capacity uint64
 	for i, rn := range st.Routes.GetNodes() {
-		id := eggs.NodeID(rn.Id).String()
-		row := nodeRow{
-			ID: id, Short: id[:8], Address: rn.Address, Domain: rn.Domain, State: "does not answer", Color: i % 8,
+		if m.nodes[rn.Id].GetRemoved() {
+			continue // whoever gave the routes has not heard of it yet
 		}
+		id := eggs.NodeID(rn.Id).String()
+		row := nodeRow{ID: id, Short: id[:8], Address: rn.Address, Domain: rn.Domain, Color: i % 8}
+		row.State, row.Left, row.Bad = m.state(rn.Id, said[rn.Id])
+		row.Disks, row.Retired = m.disks(rn.Id, said[rn.Id])
 		for _, l := range st.Routes.GetLeaders() {
 			if l == rn.Id {
 				row.Leads++
 			}
 		}
 		if s := said[rn.Id]; s != nil {
-			row.State = "starting"
-			if s.Ready {
-				row.State = "ready"
-			}
 			row.HTTP, row.Version, row.Holds = s.Http, s.Version, len(s.Groups)
 			row.Memory = humanize.IBytes(s.Memory)
 			row.Up = time.Since(eggs.Time(s.Started).Std()).Round(time.Second).String()
 			for _, d := range s.Disks {
-				row.Disks = append(row.Disks, diskOf(d))
 				free, capacity = free+d.Free, capacity+d.Capacity
 			}
 		}
 		p.Nodes = append(p.Nodes, row)
 	}
 	p.Free, p.Capacity = humanize.IBytes(free), humanize.IBytes(capacity)
-}
-
-func diskOf(d *wire.DiskStatus) diskRow {
-	row := diskRow{
-		ID: eggs.DiskID(d.Id).String(), Path: d.Path, Error: d.Error, Writable: d.Writable, Blocks: d.Blocks,
-		Room: humanize.IBytes(d.Free) + " free of " + humanize.IBytes(d.Capacity),
-	}
-	if d.Capacity > 0 {
-		row.Fill = int(100 * (d.Capacity - min(d.Free, d.Capacity)) / d.Capacity)
-	}
-	return row
 }
 
 // cells colours each group by its leader and counts how far its slowest replica is behind.

@@ -159,7 +159,9 @@ func (s *Server) page(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		st, err := s.cluster(r.Context())
 		var b bytes.Buffer
-		if terr := templates.ExecuteTemplate(&b, name, pictureOf(st, err)); terr != nil {
+		p := pictureOf(st, err)
+		p.Repair = repairOf(s.report)
+		if terr := templates.ExecuteTemplate(&b, name, p); terr != nil {
 			s.log.Error("status page", "err", terr)
 			http.Error(w, "the page could not be drawn", http.StatusInternalServerError)
 			return
