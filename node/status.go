@@ -93,8 +93,8 @@ func (n *Node) problems(st *wire.NodeStatus) []*wire.Problem {
 			!strings.HasPrefix(f.Why, "asked for") {
 			all = append(all, &wire.Problem{
 				What: fmt.Sprintf("disk %s of node %s was retired (%s) and is not used", d.Path, me, f.Why),
-				Doing: "its blocks were or are made anew elsewhere; empty the folder and restart the node to use it " +
-					"as a new disk, or take it out",
+				Doing: "its blocks were or are made anew elsewhere; take it out, and start the node with --disk for " +
+					"each disk that it has, new ones at paths of their own",
 			})
 		}
 		if d.Error != "" {

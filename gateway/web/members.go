@@ -80,7 +80,8 @@ func (m *members) state(id uint64, said *wire.NodeStatus) (state, left string, b
 func (m *members) removed() (all []string) {
 	for _, f := range m.facts.GetNodes() {
 		if f.Removed {
-			all = append(all, fmt.Sprintf("%s (%s) since %s", eggs.NodeID(f.Id).String()[:8], f.Address, day(f.RemovedAt)))
+			all = append(all, fmt.Sprintf("%s (%s) since %s", eggs.NodeID(f.Id).String()[:8], f.Address,
+				day(f.RemovedAt)))
 		}
 	}
 	return all
