@@ -50,6 +50,7 @@ func leaving() *client.ClusterStatus {
 			{Id: 12, Node: 1, Draining: true},
 			{Id: 13, Node: 1, Retired: true, RetiredAt: since, Why: "asked for, empty"},
 			{Id: 14, Node: 1},
+			{Id: 15, Node: 1},
 			{Id: 20, Node: 2},
 			{Id: 30, Node: 3, Retired: true},
 			{Id: 50, Node: 5, SilentSince: since},
@@ -75,6 +76,7 @@ func leaving() *client.ClusterStatus {
 		Nodes: []*wire.NodeStatus{
 			{Id: 1, Ready: true, Facts: facts, Disks: []*wire.DiskStatus{
 				served(10, 50, 1), served(11, 50, 7), served(12, 50, 0), served(13, 50, 0), served(14, 0, 3),
+				{Id: 15, Path: "/d", Capacity: 100, Free: 50}, // it answers slowly
 			}},
 			{Id: 2, Ready: true, Facts: old, Disks: []*wire.DiskStatus{served(20, 50, 4)}},
 		},
@@ -107,7 +109,7 @@ func TestMembers(t *testing.T) {
 			disks = append(disks, d.State)
 		}
 	}
-	want := "no-write|draining, 7 left|drained|retired|full|draining, 4 left|silent since 08:15:00"
+	want := "no-write|draining, 7 left|drained|retired|full|slow|draining, 4 left|silent since 08:15:00"
 	if got := strings.Join(disks, "|"); got != want {
 		t.Errorf("disks are %q, want %q", got, want)
 	}
