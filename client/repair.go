@@ -59,6 +59,9 @@ func (c *Client) BlockSpans(ctx context.Context, id eggs.InodeID, offset int64) 
 	return spans, next, nil
 }
 
+// Class is which disks the span wants; eggs.ClassAny: any.
+func (b *BlockSpan) Class() uint8 { return uint8(b.s.class) }
+
 // Recovered is what RecoverBlocks found.
 type Recovered struct {
 	Blocks map[int][]byte // by position: those asked for, and others that proved bad

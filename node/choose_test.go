@@ -6,6 +6,7 @@ import (
 
 	"eggsfs/eggs"
 	"eggsfs/raftshard"
+	"eggsfs/upkeep"
 )
 
 // TestChooseEven: after 20 GiB, chosen by three leaders that hear nothing new of each other, all
@@ -98,6 +99,39 @@ func TestChooseFill(t *testing.T) {
 			if d%100 != 1 {
 				t.Fatalf("%v: a fuller disk was taken", disks)
 			}
+		}
+	}
+}
+
+// TestChooseAsSpreadWants: where a new span's blocks go is never what the repairer would call
+// crowded, or every new file would be moved.
+func TestChooseAsSpreadWants(t *testing.T) {
+	for range 300 {
+		r := &router{routes: fakeRoutes(1+rand.IntN(7), 1+rand.IntN(5))}
+		room := map[string]int{}
+		domain := map[eggs.DiskID]string{}
+		for _, d := range r.routes.Disks {
+			d.Writable = rand.IntN(4) > 0
+			domain[eggs.DiskID(d.Id)] = d.Domain
+			if d.Writable {
+				room[d.Domain]++
+			}
+		}
+		p := eggs.Parity{D: uint8(1 + rand.IntN(6)), P: uint8(rand.IntN(4))}
+		disks, err := r.Choose(raftshard.BlockChoice{Parity: p, BlockSize: 4096})
+		if err != nil {
+			if eggs.KindOf(err) != eggs.NoSpace {
+				t.Fatal(err)
+			}
+			continue
+		}
+		counts, most := map[string]int{}, 0
+		for _, d := range disks {
+			counts[domain[d]]++
+			most = max(most, counts[domain[d]])
+		}
+		if fewest := upkeep.FewestPerDomain(room, p.Blocks()); most != fewest {
+			t.Fatalf("%s over %v: %d in a domain, %d would do", p, room, most, fewest)
 		}
 	}
 }

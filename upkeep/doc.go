@@ -1,7 +1,8 @@
 // Package upkeep keeps data whole. A Collector has what is deleted and no longer
 // kept by a policy leave the shards and the disks; it is what the rest of this page is
 // about. A Migrator makes blocks anew that are bad or on disks that leave (migrate.go,
-// docs/adr/0009), and a Scrubber has the disks verify every block (scrub.go).
+// docs/adr/0009) and moves those that
+// crowd a failure domain (spread.go), and a Scrubber has the disks verify every block (scrub.go).
 //
 // It is an ordinary user of client, without a back door: every step is a verb
 // that a shard checks, so a collector that errs, dies or runs twice destroys

@@ -26,8 +26,10 @@ type MigratorConfig struct {
 	Interval time.Duration                       // between two looks of Run; default 2 s
 	Rate     int64                               // bytes/s made anew; default 64 MiB/s; negative: no limit
 	Parallel int                                 // files at a time; default 4
-	Logger   *slog.Logger                        // default: discard
-	Event    func(level, text string)            // what an operator should know; default: none
+	// SpreadAfter is how long after a failure domain appeared crowded spans are looked for; default 5 s.
+	SpreadAfter time.Duration
+	Logger      *slog.Logger             // default: discard
+	Event       func(level, text string) // what an operator should know; default: none
 }
 
 // Limits and defaults of repair.
@@ -44,7 +46,8 @@ const (
 )
 
 // Migrator makes the blocks of disks that are retired or draining anew on
-// others, and those that were reported bad. It is safe for concurrent use.
+// others, and those that were reported bad, and moves those that crowd a failure
+// domain (spread.go). It is safe for concurrent use.
 type Migrator struct {
 	c     client.Operator
 	cfg   MigratorConfig
@@ -60,7 +63,7 @@ type Migrator struct {
 	told  map[string]time.Time
 	queue int // files of the present round that are not done
 
-	stat [6]atomic.Uint64
+	stat [7]atomic.Uint64
 }
 
 // place is what a shard has on a disk.
@@ -75,6 +78,7 @@ type MigratorStats struct {
 	Rebuilt              uint64 // of Blocks, from parity
 	Failed               uint64 // attempts that did not succeed
 	Lost                 uint64 // spans seen with fewer than D good blocks
+	Spread               uint64 // of Spans, those that were crowded and got places in other failure domains
 	Queued               int    // files of the present round that are to be looked at
 }
 
@@ -85,6 +89,7 @@ const (
 	statRebuilt
 	statFailed
 	statLost
+	statSpread
 )
 
 // NewMigrator returns a migrator; Run or Once sets it to work.
@@ -100,6 +105,9 @@ func NewMigrator(cfg MigratorConfig) *Migrator {
 	}
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = repairParallel
+	}
+	if cfg.SpreadAfter <= 0 {
+		cfg.SpreadAfter = spreadAfter
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -148,12 +156,16 @@ func (m *Migrator) Stats() MigratorStats {
 	return MigratorStats{
 		Spans: m.stat[statSpans].Load(), Blocks: m.stat[statBlocks].Load(), Bytes: m.stat[statBytes].Load(),
 		Rebuilt: m.stat[statRebuilt].Load(), Failed: m.stat[statFailed].Load(), Lost: m.stat[statLost].Load(),
-		Queued: queued,
+		Spread: m.stat[statSpread].Load(), Queued: queued,
 	}
 }
 
-// Run repairs what is in the shards that this node leads, until ctx ends.
+// Run repairs what is in the shards that this node leads, and spreads what is crowded there when
+// nothing else is to do, until ctx ends.
 func (m *Migrator) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { newSpreader(m).run(ctx) })
 	t := time.NewTimer(m.cfg.Interval)
 	defer t.Stop()
 	for {

@@ -111,6 +111,21 @@ func (m *Migrator) isBad(ctx context.Context, b *wire.Certificate) bool {
 
 // span makes blocks of one span anew and has them take the place of the old ones.
 func (m *Migrator) span(ctx context.Context, j job) error {
+	return m.makeAnew(ctx, j, func(rec *client.Recovered) error {
+		var avoid []eggs.DiskID
+		for i := range rec.Blocks { // one that may not take blocks is not chosen; a bad block's disk rather not
+			avoid = append(avoid, eggs.DiskID(j.span.Blocks[i].Disk))
+		}
+		err := m.c.ReplaceBlocks(ctx, j.span, rec.Blocks, avoid)
+		if eggs.KindOf(err) == eggs.NoSpace {
+			err = m.c.ReplaceBlocks(ctx, j.span, rec.Blocks, nil)
+		}
+		return err
+	})
+}
+
+// makeAnew gets a span's blocks and has replace put them elsewhere, within the limits of repair.
+func (m *Migrator) makeAnew(ctx context.Context, j job, replace func(*client.Recovered) error) error {
 	size := j.span.BlockSize()
 	if err := pay(ctx, m.limit, int64(len(j.at))*size); err != nil {
 		return err
@@ -128,15 +143,7 @@ func (m *Migrator) span(ctx context.Context, j job) error {
 		return err
 	}
 	defer rec.Release()
-	var avoid []eggs.DiskID
-	for i := range rec.Blocks { // one that may not take blocks is not chosen; a bad block's disk rather not
-		avoid = append(avoid, eggs.DiskID(j.span.Blocks[i].Disk))
-	}
-	err = m.c.ReplaceBlocks(ctx, j.span, rec.Blocks, avoid)
-	if eggs.KindOf(err) == eggs.NoSpace {
-		err = m.c.ReplaceBlocks(ctx, j.span, rec.Blocks, nil)
-	}
-	if err != nil {
+	if err := replace(rec); err != nil {
 		return err
 	}
 	n := uint64(len(rec.Blocks))

@@ -41,6 +41,7 @@ type explainedSpan struct {
 	Good    int              `json:"good_blocks"`
 	Disks   int              `json:"survives_disks"`
 	Domains int              `json:"survives_domains"`
+	Crowded bool             `json:"crowded"` // a domain has more blocks of it than it must
 	Blocks  []explainedBlock `json:"blocks"`
 }
 
@@ -58,7 +59,8 @@ func explainCommand(o *options) *cobra.Command {
 		Use: "explain PATH", Short: "where a file is, and what may still be lost", Args: args(cobra.ExactArgs(1)),
 		Long: `explain says which shard and group keep a file's metadata, who leads it, on which
 disks, nodes and failure domains its blocks are and how they are, and how many disks
-or domains may be lost, whichever they are, before bytes are.
+or domains may be lost, whichever they are, before bytes are. A span that has more blocks in
+a failure domain than it must, as the others stand now, has less than full redundancy.
 
 With -r it says so of all files below PATH, a line each. With --check the disks
 verify each block first. With --exit-code: 0 full redundancy, 1 less, 2 not readable.
@@ -130,6 +132,7 @@ type explainer struct {
 	disks   map[uint64]*wire.RouteDisk
 	home    map[uint64]uint64 // disk → the node where it was last seen
 	alive   map[uint64]bool
+	ground  *upkeep.Ground
 	leaders []uint64
 }
 
@@ -147,6 +150,7 @@ func (e *explainer) load(ctx context.Context) error {
 		e.home[d.Id] = d.Node
 	}
 	r := e.c.Routes()
+	e.ground = upkeep.GroundOf(r)
 	e.disks, e.alive, e.leaders = map[uint64]*wire.RouteDisk{}, map[uint64]bool{}, r.GetLeaders()
 	for _, d := range r.GetDisks() {
 		e.disks[d.Id] = d
@@ -225,7 +229,7 @@ func (e *explainer) file(ctx context.Context, p string, a client.Attr) (*explain
 		}
 		for _, s := range spans {
 			y := e.span(ctx, s)
-			x.Full = x.Full && y.Good == len(y.Blocks)
+			x.Full = x.Full && y.Good == len(y.Blocks) && !y.Crowded
 			x.Readable = x.Readable && y.Disks >= 0
 			x.Disks, x.Domains = min(x.Disks, max(y.Disks, 0)), min(x.Domains, max(y.Domains, 0))
 			x.Spans = append(x.Spans, y)
@@ -241,7 +245,7 @@ func (e *explainer) file(ctx context.Context, p string, a client.Attr) (*explain
 }
 
 func (e *explainer) span(ctx context.Context, s *client.BlockSpan) explainedSpan {
-	y := explainedSpan{Offset: s.Offset, Size: s.Size, Parity: s.Parity.String()}
+	y := explainedSpan{Offset: s.Offset, Size: s.Size, Parity: s.Parity.String(), Crowded: e.ground.Crowded(s)}
 	domains := map[string]int{}
 	for _, b := range s.Blocks {
 		x := explainedBlock{
@@ -324,13 +328,20 @@ func printExplainedLines(all []*explained) error {
 	return nil
 }
 
+func crowdedWord(crowded bool) string {
+	if crowded {
+		return ", crowded: other failure domains could take some"
+	}
+	return ""
+}
+
 func printExplained(x *explained) error {
 	fmt.Printf("%s (inode %s, %s)\n", x.Path, x.ID, humanize.IBytes(uint64(x.Size)))
 	fmt.Printf("metadata: shard %d, group %d, led by %s, voters %v\n", x.Shard, x.Group, x.Leader, x.Voters)
 	fmt.Println(x.verdict())
 	for _, s := range x.Spans {
-		fmt.Printf("\nspan at %d, %s, %s: %d of %d blocks good\n", s.Offset, humanize.IBytes(uint64(s.Size)), s.Parity,
-			s.Good, len(s.Blocks))
+		fmt.Printf("\nspan at %d, %s, %s: %d of %d blocks good%s\n", s.Offset, humanize.IBytes(uint64(s.Size)), s.Parity,
+			s.Good, len(s.Blocks), crowdedWord(s.Crowded))
 		w := tabwriter.NewWriter(os.Stdout, 0, 1, 2, ' ', 0)
 		for i, b := range s.Blocks {
 			fmt.Fprintf(w, "  %d\tblock %s\tdisk %s\tnode %s\tdomain %s\t%s\n",
