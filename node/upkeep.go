@@ -78,7 +78,7 @@ func (r reporter) Figures() []web.Figure {
 		count("rebuilt_blocks_total", "of them, rebuilt from parity", st.Rebuilt),
 		count("repair_failures_total", "attempts to repair a file that failed", st.Failed),
 		count("lost_spans_total", "times that too few good blocks of a span were in reach", st.Lost),
-		count("spread_spans_total", "spans that had too many blocks in a failure domain and were spread again", st.Spread),
+		count("spread_spans_total", "spans that crowded a failure domain and were spread again", st.Spread),
 		{
 			Name: "upkeep_repair_queue_files", Help: "files that the present round has to look at",
 			Value: float64(st.Queued),

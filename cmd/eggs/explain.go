@@ -340,8 +340,8 @@ func printExplained(x *explained) error {
 	fmt.Printf("metadata: shard %d, group %d, led by %s, voters %v\n", x.Shard, x.Group, x.Leader, x.Voters)
 	fmt.Println(x.verdict())
 	for _, s := range x.Spans {
-		fmt.Printf("\nspan at %d, %s, %s: %d of %d blocks good%s\n", s.Offset, humanize.IBytes(uint64(s.Size)), s.Parity,
-			s.Good, len(s.Blocks), crowdedWord(s.Crowded))
+		fmt.Printf("\nspan at %d, %s, %s: %d of %d blocks good%s\n", s.Offset, humanize.IBytes(uint64(s.Size)),
+			s.Parity, s.Good, len(s.Blocks), crowdedWord(s.Crowded))
 		w := tabwriter.NewWriter(os.Stdout, 0, 1, 2, ' ', 0)
 		for i, b := range s.Blocks {
 			fmt.Fprintf(w, "  %d\tblock %s\tdisk %s\tnode %s\tdomain %s\t%s\n",
