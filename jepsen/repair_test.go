@@ -163,3 +163,28 @@ func TestRepair(t *testing.T) {
 	run(t, c, "check")
 	nothingIsLeft(t, c, mnt)
 }
+
+// TestSpreadAgain: files written while a node is down crowd the two others; when it is back, explain
+// says that they have less than full redundancy until their blocks are spread over all
+// three, and then another node may be lost.
+func TestSpreadAgain(t *testing.T) {
+	c := start(t, 3, "--gc-interval", "2s")
+	mnt := mount(t, c)
+	src := t.TempDir()
+	c.Node(2).Kill()
+	sh(t, `for i in $(seq 8); do head -c $((i * 500000)) /dev/urandom >%[1]s/f$i; done
+		head -c 20000 /dev/urandom >%[1]s/small; cp -a %[1]s/. %[2]s/`, src, mnt)
+	must(t, c.Node(2).Start())
+	must(t, c.Node(2).WaitReady())
+	took := fullAgain(t, c, 30*time.Second)
+	t.Logf("full redundancy %s after the node was back", took.Round(time.Millisecond))
+	for end := time.Now().Add(15 * time.Second); !strings.Contains(run(t, c, "events"), "spans again over the"); {
+		if time.Now().After(end) {
+			t.Fatalf("no event says that spans were spread:\n%s", run(t, c, "events"))
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	run(t, c, "check")
+	c.Node(1).Kill()
+	sh(t, "diff -r %s %s", src, mount(t, c)) // another mount: the first one has the files in memory
+}
