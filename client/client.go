@@ -25,7 +25,7 @@ const DefaultTimeout = 30 * time.Second
 const (
 	dialTimeout    = 2 * time.Second        // TCP and TLS of a peer that answers take milliseconds
 	attemptTimeout = 5 * time.Second        // a leader that needs longer is asked again, exactly once
-	pingEvery      = time.Second            // a hung node is given up after 2.5 of these
+	pingEvery      = 600 * time.Millisecond // a hung node is given up after 2.5 of these
 	tickEvery      = 5 * time.Second        // idle connections and buffers, writers to keep alive
 	redialAfter    = 100 * time.Millisecond // a node that refused is not dialled by every caller
 )
