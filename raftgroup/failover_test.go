@@ -83,7 +83,7 @@ func TestCutOffLeaderIsDeposedAndServesNothingStale(t *testing.T) {
 			survivors.nodes = append(survivors.nodes, x)
 		}
 	}
-	c.eventually(3*time.Second, "the old leader says Unavailable", func() bool {
+	c.eventually(20*time.Second, "the old leader says Unavailable", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 		defer cancel()
 		_, err := old.host.Group(g).Propose(ctx, []byte("k=lost"))
